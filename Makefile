@@ -1,0 +1,105 @@
+# spanguard: see README.md. `make help` lists the targets.
+
+CC ?= gcc
+CLANG ?= clang
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+WARN = -Wall -Wextra -Werror -Wundef -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
+CFLAGS ?= -O2 -g
+BASE_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -ffunction-sections \
+	-fexceptions -fno-semantic-interposition -fno-plt -MMD -MP $(WARN)
+# nothing but libc is needed by the library: libgcc is linked in and hidden
+SO_LDFLAGS = -shared -static-libgcc -Wl,--exclude-libs,ALL -Wl,-soname,libspanguard.so \
+	-Wl,-z,relro -Wl,-z,nodelete -Wl,--no-undefined \
+	-Wl,--version-script=src/libspanguard.map -Wl,--gc-sections
+
+TIER_SRC = $(filter-out src/mksizeclasses.c src/export_%.c,$(wildcard src/*.c)) \
+	$(wildcard hardening/*.c)
+EXPORT_SRC = $(wildcard src/export_*.c)
+LIB_OBJ = $(patsubst %.c,$(BUILD)/lib/%.o,$(TIER_SRC) $(EXPORT_SRC))
+
+TOOL_SRC = $(wildcard tools/*.c)
+TOOL_OBJ = $(patsubst %.c,$(BUILD)/tool/%.o,$(TOOL_SRC)) \
+	$(BUILD)/lib/src/options.o $(BUILD)/lib/src/print.o $(BUILD)/lib/src/log.o
+
+.PHONY: all check demo bench bench-quick fuzz mutants coverage install clean setup stress help unit sanitize generated
+all: $(BUILD)/libspanguard.so $(BUILD)/libspanguard.a $(BUILD)/spanguard
+
+help:
+	@echo "make            libspanguard.so, libspanguard.a and the spanguard command"
+	@echo "make demo       set up, build, run real programs and show reports"
+	@echo "make check      set up, build and run every test"
+	@echo "make bench      the benchmark table (long); bench-quick for a smoke run"
+	@echo "make stress     ten minutes of stress, all modes"
+	@echo "make coverage   line and branch coverage of the unit tests"
+	@echo "make install    into PREFIX=$(PREFIX)"
+
+setup:
+	@ci/setup.sh
+
+$(BUILD)/lib/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) -c $< -o $@
+
+$(BUILD)/tool/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) -D_GNU_SOURCE -c $< -o $@
+
+$(BUILD)/libspanguard.so: $(LIB_OBJ) src/libspanguard.map
+	$(CC) $(CFLAGS) $(SO_LDFLAGS) -o $@ $(LIB_OBJ)
+
+# one object whose hidden names are local, so that a program may have a die()
+$(BUILD)/libspanguard.a: $(LIB_OBJ)
+	$(CC) -r -nostdlib -o $(BUILD)/lib/spanguard.o $(LIB_OBJ)
+	objcopy --localize-hidden $(BUILD)/lib/spanguard.o
+	rm -f $@
+	ar rcs $@ $(BUILD)/lib/spanguard.o
+
+$(BUILD)/spanguard: $(TOOL_OBJ)
+	$(CC) $(CFLAGS) -o $@ $(TOOL_OBJ) -ldw -lelf
+
+# ---- generated files: made again and compared by make check ----
+
+$(BUILD)/mksizeclasses: src/mksizeclasses.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O1 $(WARN) -o $@ $<
+
+generated: $(BUILD)/mksizeclasses
+	$(BUILD)/mksizeclasses > $(BUILD)/sizeclasses.h
+	diff -u src/sizeclasses.h $(BUILD)/sizeclasses.h
+
+include tests/tests.mk
+
+# ---- the long ones ----
+
+demo: setup
+	@$(MAKE) --no-print-directory -s all
+	@ci/demo
+
+check: setup
+	@ci/check
+
+bench: setup all
+	/usr/bin/python3 bench/run.py --runs 7
+
+bench-quick: setup all
+	/usr/bin/python3 bench/run.py --quick
+
+stress: setup all
+	tests/stress/run.sh 600
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include \
+		$(DESTDIR)$(PREFIX)/share/doc/spanguard
+	install -m 755 $(BUILD)/libspanguard.so $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 $(BUILD)/libspanguard.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(BUILD)/spanguard $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 include/spanguard.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 README.md doc/*.md $(DESTDIR)$(PREFIX)/share/doc/spanguard/
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d)

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Installs what the build, the tests, the demo and the benchmarks need, by name,
+# and only what is missing. Idempotent; Debian 12; root.
+#
+# Package lists: ci/packages.txt, one name a line, with the reason behind a #.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+mapfile -t wanted < <(sed 's/#.*//; s/[[:space:]]//g; /^$/d' ci/packages.txt)
+missing=()
+for p in "${wanted[@]}"; do
+	status=$(dpkg-query -W -f='${Status}' "$p" 2>/dev/null || true)
+	[ "$status" = "install ok installed" ] || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "setup: these packages are missing, and only root can install them: ${missing[*]}" >&2
+	exit 1
+fi
+echo "setup: installing ${missing[*]}" >&2
+# servers are started by the tests that need them, on ports of their own
+policy=/usr/sbin/policy-rc.d
+made_policy=no
+if [ ! -e $policy ]; then
+	printf '#!/bin/sh\nexit 101\n' > $policy
+	chmod 755 $policy
+	made_policy=yes
+fi
+trap '[ $made_policy = no ] || rm -f $policy' EXIT
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+apt-get update -qq > "$log" 2>&1 || { cat "$log" >&2; exit 1; }
+apt-get install -y -qq --no-install-recommends "${missing[@]}" > "$log" 2>&1 ||
+	{ cat "$log" >&2; exit 1; }
+rm -f "$log"

@@ -1,0 +1,72 @@
+/* base.h - the words every tier uses: units, rounding, compiler hints.
+ *
+ * Units are in the names: _bytes, _pages, _slots, _idx, _ns. A "page" without
+ * another word is a span page of PAGE_SIZE bytes; the OS page size is a
+ * run-time value and belongs to sys.h. */
+#ifndef SPANGUARD_BASE_H
+#define SPANGUARD_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	PAGE_SHIFT = 13,          /* a span page is 8 KiB */
+	ARENA_SHIFT = 26,         /* an arena is 64 MiB */
+	CHUNK_SHIFT = 22,         /* a page-allocator chunk is 4 MiB */
+	ADDR_BITS = 48,           /* user addresses are below 2^48 */
+	CACHE_LINE = 64,
+	MALLOC_ALIGN = 16,        /* what the C ABI asks of malloc */
+};
+
+#define PAGE_SIZE ((size_t)1 << PAGE_SHIFT)
+#define ARENA_SIZE ((size_t)1 << ARENA_SHIFT)
+#define CHUNK_SIZE ((size_t)1 << CHUNK_SHIFT)
+#define ARENA_PAGES ((size_t)1 << (ARENA_SHIFT - PAGE_SHIFT))
+#define CHUNK_PAGES ((size_t)1 << (CHUNK_SHIFT - PAGE_SHIFT))
+#define ADDR_LIMIT ((uintptr_t)1 << ADDR_BITS)
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define NOINLINE __attribute__((noinline))
+#define INLINE __attribute__((always_inline)) static inline
+#define ALIGNED(n) __attribute__((aligned(n)))
+#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+static inline uintptr_t
+align_up(uintptr_t v, size_t align)
+{
+	return (v + align - 1) & ~(uintptr_t)(align - 1);
+}
+
+static inline uintptr_t
+align_down(uintptr_t v, size_t align)
+{
+	return v & ~(uintptr_t)(align - 1);
+}
+
+static inline bool
+is_pow2(size_t v)
+{
+	return v != 0 && (v & (v - 1)) == 0;
+}
+
+static inline size_t
+bytes_to_pages(size_t bytes)
+{
+	return (bytes >> PAGE_SHIFT) + ((bytes & (PAGE_SIZE - 1)) != 0);
+}
+
+static inline unsigned
+ctz64(uint64_t v)
+{
+	return (unsigned)__builtin_ctzll(v);
+}
+
+static inline unsigned
+popcount64(uint64_t v)
+{
+	return (unsigned)__builtin_popcountll(v);
+}
+
+#endif

@@ -1,0 +1,84 @@
+/* export_spanguard.c - the functions of include/spanguard.h. */
+#include <errno.h>
+#include <string.h>
+
+#include "../include/spanguard.h"
+#include "malloc_fast.h"
+#include "mstats.h"
+#include "proc.h"
+#include "verify.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT void *
+spanguard_malloc_noscan(size_t bytes)
+{
+	return mallocgc_noscan(bytes, API_NOSCAN);
+}
+
+EXPORT void *
+spanguard_calloc_noscan(size_t n, size_t size)
+{
+	size_t bytes;
+	if (__builtin_mul_overflow(n, size, &bytes)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	void *p = mallocgc_noscan(bytes, API_NOSCAN);
+	if (p != NULL)
+		memset(p, 0, bytes);
+	return p;
+}
+
+EXPORT void *
+spanguard_realloc_noscan(void *p, size_t bytes)
+{
+	if (p == NULL)
+		return mallocgc_noscan(bytes, API_NOSCAN);
+	return reallocgc(p, bytes, API_NOSCAN);
+}
+
+EXPORT size_t
+spanguard_usable_size(const void *p)
+{
+	return usable_size(p, API_SPANGUARD_USABLE_SIZE);
+}
+
+EXPORT size_t
+spanguard_scavenge(void)
+{
+	mallocinit();
+	return malloc_trim_all();
+}
+
+EXPORT int
+spanguard_verify(void)
+{
+	return verify_report();
+}
+
+EXPORT void
+spanguard_stats(struct spanguard_stats *out)
+{
+	mallocinit();
+	proc_world_lock();
+	mstats_read(&mheap_, out);
+	proc_world_unlock();
+}
+
+EXPORT size_t
+spanguard_stats_json(char *buf, size_t size)
+{
+	char text[1536];
+	struct print out;
+	struct spanguard_stats s;
+	spanguard_stats(&s);
+	print_init(&out, text, sizeof(text));
+	mstats_print_json(&s, &out);
+	if (size != 0) {
+		size_t n = out.len < size - 1 ? out.len : size - 1;
+		memcpy(buf, text, n);
+		buf[n] = '\0';
+	}
+	return out.len;
+}

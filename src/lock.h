@@ -1,0 +1,33 @@
+/* lock.h - a mutex of four bytes on futex(2).
+ *
+ * States: 0 free, 1 held, 2 held and somebody may sleep (Drepper, "Futexes are
+ * tricky", mutex 2). Zero-initialised memory is a free lock. Not recursive.
+ * Fork: the child sets the locks it inherited to free with mutex_reset().
+ * Cost, uncontended: one compare-and-swap and one exchange. */
+#ifndef SPANGUARD_LOCK_H
+#define SPANGUARD_LOCK_H
+
+#include "atomic.h"
+#include "lockrank.h"
+
+struct mutex {
+	atomic_u32 state;
+	uint32_t rank;      /* enum lock_rank; 0 in a lock that has none yet */
+};
+
+#define MUTEX_INIT(r) { .state = { 0 }, .rank = (r) }
+
+void mutex_lock(struct mutex *m);
+bool mutex_trylock(struct mutex *m);
+void mutex_unlock(struct mutex *m);
+
+/* Makes m free whoever held it: only in a forked child, or in a reset heap. */
+void mutex_reset(struct mutex *m);
+
+/* True where the build checks ranks and ownership. */
+extern const bool lock_checks;
+
+/* Asserts that the calling thread holds m (only where lock_checks). */
+void mutex_assert_held(const struct mutex *m);
+
+#endif

@@ -1,0 +1,519 @@
+/* malloc.c - the whole on one page.
+ *
+ * Memory comes down these steps, each a file, and goes back up them:
+ *
+ *   1  the window of the thread's cache       malloc_fast.h  mcache.h
+ *   2  the spans the thread owns              mcache.c       mspan.c
+ *   3  the spans that dead threads left       mcentral.c     mspanset.c
+ *   4  the page heap: spans out of pages      mheap.c        marena.c
+ *   5  the page allocator and page caches     mpagealloc.c   mpagecache.c
+ *   6  the operating system, in four states   sys_linux.c
+ *
+ *   malloc                        export_libc.c
+ *     malloc_fast                 malloc_fast.h   class table, window, live bit
+ *       malloc_slow               malloc.c        attach the thread, large or small
+ *         mcache_next_slot        mcache.c        steps 2 to 4, in its head comment
+ *           mcentral_cache_span   mcentral.c      adopt and sweep
+ *           mheap_alloc_span      mheap.c         page cache, or lock and first fit
+ *             page_alloc_alloc    mpagealloc.c
+ *               sys_map           sys_linux.c     the heap grows
+ *         malloc_large            malloc.c        straight from mheap_alloc_span
+ *
+ *   free                          export_libc.c
+ *     free_fast                   malloc_fast.h   map, span, slot, live bit, budget
+ *       mcache_budget_spent       mcache.c        ready to sweep, or empty: give back
+ *       free_slow                 malloc.c        not ours, not small, or not right
+ *         mcache_free_remote      mcache.c        remote bit; tell the owner per batch
+ *         free_large              malloc.c        mheap_free_span
+ *         bad_pointer             malloc.c        what is it? die()
+ *
+ * Small is up to SMALL_MAX_BYTES (32 KiB). Tiny is a noscan request below 16
+ * bytes. What stands in a slot is the program's alone: no link, no size and no
+ * flag of ours is ever there. */
+#include "malloc.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "boot.h"
+#include "die.h"
+#include "malloc_fast.h"
+#include "mlookup.h"
+#include "msize.h"
+#include "options.h"
+#include "proc.h"
+#include "sys.h"
+#include "verify.h"
+
+/* Blocks from here on are moved by their page tables, not copied: below, the
+ * system call and the TLB flush cost more than the bytes. */
+#define MOVE_MIN_BYTES ((size_t)1 << 20)
+
+struct mheap mheap_;
+
+static const char api_names[API_COUNT][40] = {
+	[API_MALLOC] = "malloc", [API_CALLOC] = "calloc", [API_REALLOC] = "realloc",
+	[API_REALLOCARRAY] = "reallocarray", [API_POSIX_MEMALIGN] = "posix_memalign",
+	[API_ALIGNED_ALLOC] = "aligned_alloc", [API_MEMALIGN] = "memalign",
+	[API_VALLOC] = "valloc", [API_PVALLOC] = "pvalloc",
+	[API_FREE] = "free", [API_CFREE] = "cfree", [API_FREE_SIZED] = "free_sized",
+	[API_FREE_ALIGNED_SIZED] = "free_aligned_sized",
+	[API_USABLE_SIZE] = "malloc_usable_size",
+	[API_NEW] = "operator new", [API_NEW_ARRAY] = "operator new[]",
+	[API_NEW_ALIGNED] = "operator new", [API_NEW_ARRAY_ALIGNED] = "operator new[]",
+	[API_DELETE] = "operator delete", [API_DELETE_ARRAY] = "operator delete[]",
+	[API_DELETE_SIZED] = "operator delete", [API_DELETE_ARRAY_SIZED] = "operator delete[]",
+	[API_DELETE_ALIGNED] = "operator delete",
+	[API_DELETE_ARRAY_ALIGNED] = "operator delete[]",
+	[API_DELETE_SIZED_ALIGNED] = "operator delete",
+	[API_DELETE_ARRAY_SIZED_ALIGNED] = "operator delete[]",
+	[API_NOSCAN] = "spanguard_malloc_noscan",
+	[API_SPANGUARD_USABLE_SIZE] = "spanguard_usable_size",
+};
+
+const char *
+malloc_api_name(enum malloc_api api)
+{
+	return api < API_COUNT ? api_names[api] : "?";
+}
+
+/* ---- pointers that are not right ---- */
+
+static enum die_code
+judge(const struct addr_info *info, uintptr_t addr, enum malloc_api api)
+{
+	bool frees = api != API_REALLOC && api != API_REALLOCARRAY && api != API_USABLE_SIZE &&
+	    api != API_SPANGUARD_USABLE_SIZE;
+	enum die_code freed = frees ? DIE_DOUBLE_FREE : DIE_STALE_POINTER;
+	switch (info->kind) {
+	case ADDR_FOREIGN:
+	case ADDR_HEAP_UNUSED:
+		return DIE_INVALID_FREE;
+	case ADDR_HEAP_RELEASED:
+		return info->slot_base == addr ? freed : DIE_INVALID_FREE;
+	case ADDR_SMALL:
+	case ADDR_TINY:
+	case ADDR_LARGE:
+		break;
+	}
+	if (info->state == SLOT_TAIL)
+		return DIE_INVALID_FREE;
+	return info->slot_base == addr ? freed : DIE_INTERIOR_FREE;
+}
+
+/* p is not a live object: finds out what it is, and ends the program. */
+static _Noreturn NOINLINE void
+bad_pointer(const void *p, enum malloc_api api)
+{
+	struct addr_info info;
+	size_t bytes;
+	struct die_info d = { .api = malloc_api_name(api), .addr = (uintptr_t)p };
+	switch (boot_look(p, &bytes)) {
+	case BOOT_FREED:
+		d.code = DIE_DOUBLE_FREE;
+		d.site = "boot";
+		break;
+	case BOOT_INTERIOR:
+		d.code = DIE_INTERIOR_FREE;
+		d.site = "boot";
+		break;
+	case BOOT_FOREIGN:
+	case BOOT_OK:
+		heap_describe((uintptr_t)p, &info);
+		d.code = judge(&info, (uintptr_t)p, api);
+		d.site = "slot";
+		break;
+	}
+	die(&d);
+}
+
+/* The live object at p, or death. */
+static struct mspan *
+live_object(const void *p, enum malloc_api api, size_t *idx)
+{
+	struct mspan *s = span_of((uintptr_t)p);
+	if (unlikely(s == NULL || !mspan_slot(s, (uintptr_t)p, idx) ||
+	    a32_load_acquire(&s->state) != SPAN_IN_USE || !mspan_slot_live(s, *idx)))
+		bad_pointer(p, api);
+	return s;
+}
+
+/* ---- malloc ---- */
+
+static void *
+no_memory(void)
+{
+	errno = ENOMEM;
+	return NULL;
+}
+
+/* A cache for this call: the thread's own, or, for a thread that is past its
+ * end, the one such threads share. NULL: only boot.c can serve the call. */
+static struct mcache *
+cache_for_call(struct mcache *c)
+{
+	if (c == NULL)
+		c = mcache_attach();
+	if (c == NULL)
+		c = proc_shared_lock();
+	return c != NULL && c->busy ? NULL : c;
+}
+
+static void
+cache_done(struct mcache *c)
+{
+	proc_shared_unlock(c);
+	if (unlikely(options.verify_every != 0 || options.verify_signal != 0))
+		verify_now_and_then();
+}
+
+static struct mspan *
+alloc_large_span(struct mcache *c, size_t bytes, size_t align, unsigned spc)
+{
+	size_t align_pages = align > PAGE_SIZE ? align >> PAGE_SHIFT : 1;
+	c->busy = true;
+	mutex_lock(&c->lock);
+	if (mheap_.config.scavenge_on_slow_path)
+		mheap_scavenge_tick(&mheap_);
+	struct mspan *s = mheap_alloc_span(&mheap_, c, bytes_to_pages(bytes), spc, align_pages);
+	mutex_unlock(&c->lock);
+	c->busy = false;
+	return s;
+}
+
+static void *
+malloc_large(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
+{
+	if (unlikely(bytes > MALLOC_MAX_BYTES || align > MALLOC_MAX_BYTES - bytes))
+		return NULL;
+	struct mspan *s = alloc_large_span(c, bytes, align, spc);
+	if (unlikely(s == NULL))
+		return NULL;
+	s->avail[0] = 0;
+	s->avail_n = 0;
+	*fresh = !s->needzero;
+	a64_store_release(&s->live[0], 1);
+	a64_fetch_add(&mheap_.large_allocs, 1);
+	return (void *)s->base;
+}
+
+/* The tiny allocator, as in Go: several small pointer-free objects share a
+ * block. Each has the live bit of its first granule, so that frees are as
+ * exact as anywhere; a block is free when none of its granules starts one. */
+static void *
+malloc_tiny(struct mcache *c, size_t bytes)
+{
+	uint32_t need = (uint32_t)align_up(bytes, TINY_GRANULE_BYTES);
+	uint32_t at = (uint32_t)align_up(c->tiny_offset, bytes == 8 ? 8 : TINY_GRANULE_BYTES);
+	uintptr_t block = c->tiny;
+	if (block == 0 || at + need > TINY_BLOCK_BYTES) {
+		bool fresh;
+		block = (uintptr_t)mcache_next_slot(c, SPAN_TINY, &fresh);
+		if (block == 0)
+			return NULL;
+		at = 0;
+	}
+	struct mspan *s = span_of(block);
+	size_t first = (block + at - s->base) / TINY_GRANULE_BYTES;
+	uint64_t live = a64_load_relaxed(&s->live[first / 64]);
+	a64_store_relaxed(&s->live[first / 64], live | (uint64_t)1 << (first % 64));
+	uint64_t rest = ((uint64_t)1 << (need / TINY_GRANULE_BYTES - 1)) - 1;
+	s->cont[first / 64] |= rest << (first % 64) << 1;
+	/* of the old and the new block, the one with more room is filled next */
+	if (at != 0 || c->tiny == 0 || at + need < c->tiny_offset) {
+		c->tiny = block;
+		c->tiny_offset = at + need;
+	}
+	return (void *)(block + at);
+}
+
+static void *
+malloc_any(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
+{
+	if (span_class_size_class(spc) == 0 && spc != SPAN_TINY)
+		return malloc_large(c, bytes, align, spc, fresh);
+	if (spc == SPAN_TINY) {
+		*fresh = false;
+		return malloc_tiny(c, bytes);
+	}
+	return mcache_next_slot(c, spc, fresh);
+}
+
+/* The one way to an object that is not in the window. */
+static void *
+alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
+{
+	struct mcache *use = cache_for_call(c);
+	if (unlikely(use == NULL)) {
+		void *p = boot_alloc(bytes, align);
+		*fresh = true;
+		return p != NULL ? p : no_memory();
+	}
+	void *p = malloc_any(use, bytes, align, spc, fresh);
+	cache_done(use);
+	if (likely(p != NULL))
+		return p;
+	if (bytes <= MALLOC_MAX_BYTES && malloc_trim_all() != 0) {
+		use = cache_for_call(mcache_self());
+		if (use != NULL) {
+			p = malloc_any(use, bytes, align, spc, fresh);
+			cache_done(use);
+		}
+	}
+	return p != NULL ? p : no_memory();
+}
+
+void *
+malloc_slow(struct mcache *c, size_t bytes, unsigned span_class, enum malloc_api api)
+{
+	bool fresh;
+	(void)api;
+	if (unlikely(tls_offset() == 0))
+		return boot_alloc(bytes, MALLOC_ALIGN);
+	return alloc(c, bytes, MALLOC_ALIGN, span_class, &fresh);
+}
+
+void *
+mallocgc(size_t bytes, enum malloc_api api)
+{
+	return malloc_fast(bytes, api);
+}
+
+void *
+mallocgc_noscan(size_t bytes, enum malloc_api api)
+{
+	bool fresh;
+	if (bytes < TINY_BLOCK_BYTES && bytes != 0)
+		return alloc(mcache_self(), bytes, TINY_GRANULE_BYTES, SPAN_TINY, &fresh);
+	return malloc_fast_class(bytes, SPAN_NOSCAN, api);
+}
+
+void *
+mallocgc_zeroed(size_t bytes, enum malloc_api api)
+{
+	bool fresh;
+	struct mcache *c = mcache_self();
+	unsigned spc = size_class_of(bytes);
+	(void)api;
+	if (unlikely(tls_offset() == 0))
+		return boot_alloc(bytes, MALLOC_ALIGN);
+	void *p;
+	if (likely(spc != 0 && c != NULL && c->alloc[spc].n != 0))
+		p = mcache_next_slot(c, spc, &fresh);
+	else
+		p = alloc(c, bytes, MALLOC_ALIGN, spc, &fresh);
+	if (p != NULL && !fresh)
+		memset(p, 0, spc != 0 ? size_classes[spc].elem_bytes : bytes);
+	return p;
+}
+
+void *
+mallocgc_aligned(size_t align, size_t bytes, enum malloc_api api)
+{
+	bool fresh;
+	if (align <= MALLOC_ALIGN)
+		return malloc_fast(bytes, api);
+	if (unlikely(tls_offset() == 0))
+		return boot_alloc(bytes, align);
+	return alloc(mcache_self(), bytes, align, size_class_aligned(bytes, align), &fresh);
+}
+
+/* ---- free ---- */
+
+static void
+free_large(struct mspan *s, void *p, enum malloc_api api)
+{
+	/* the remote bit is the claim: of two frees at once, one gets it */
+	if (a64_load_acquire(&s->live[0]) != 1 || (a64_fetch_or(&s->remote[0], 1) & 1) != 0)
+		bad_pointer(p, api);
+	a64_fetch_add(&mheap_.large_frees, 1);
+	mheap_free_span(&mheap_, s);
+	if (mheap_.config.scavenge_on_slow_path)
+		mheap_scavenge_tick(&mheap_);
+}
+
+static bool
+free_boot(void *p)
+{
+	return boot_free(p) == BOOT_OK;
+}
+
+NOINLINE void
+free_slow(void *p, enum malloc_api api)
+{
+	size_t idx;
+	if (p == NULL)
+		return;
+	struct mspan *s = span_of((uintptr_t)p);
+	if (s == NULL) {
+		if (!free_boot(p))
+			bad_pointer(p, api);
+		return;
+	}
+	if (!mspan_slot(s, (uintptr_t)p, &idx) || a32_load_acquire(&s->state) != SPAN_IN_USE)
+		bad_pointer(p, api);
+	if (mspan_is_large(s))
+		free_large(s, p, api);
+	else if (!mcache_free_remote(&mheap_, s, idx))
+		bad_pointer(p, api);
+}
+
+void
+freegc(void *p, enum malloc_api api)
+{
+	free_fast(p, api);
+}
+
+static size_t
+object_bytes(const struct mspan *s, size_t idx)
+{
+	if (!mspan_is_tiny(s))
+		return s->elem_bytes;
+	size_t n = 1;
+	while ((idx + n) % TINY_BLOCK_GRANULES != 0 &&
+	    (s->cont[(idx + n) / 64] >> ((idx + n) % 64) & 1) != 0)
+		n++;
+	return n * TINY_GRANULE_BYTES;
+}
+
+/* What the allocator would have given for the size and alignment the program
+ * now says; 0: it could not have. */
+static size_t
+bytes_given_for(size_t bytes, size_t align)
+{
+	if (align > PAGE_SIZE || bytes > SMALL_MAX_BYTES)
+		return mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
+	unsigned c = align > MALLOC_ALIGN ? size_class_aligned(bytes, align) : size_class_of(bytes);
+	return c != 0 ? size_classes[c].elem_bytes :
+	    mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
+}
+
+void
+free_sized_check(void *p, size_t bytes, size_t align, enum malloc_api api)
+{
+	size_t idx, have;
+	if (p == NULL)
+		return;
+	if (boot_look(p, &have) == BOOT_FOREIGN) {
+		struct mspan *s = live_object(p, api, &idx);
+		have = object_bytes(s, idx);
+		struct die_info d = { .api = malloc_api_name(api), .site = "sized",
+		    .addr = (uintptr_t)p };
+		if (align != 0 && ((uintptr_t)p & (align - 1)) != 0) {
+			d.code = DIE_ALIGN_MISMATCH;
+			d.given = align;
+			d.expected = (size_t)1 << __builtin_ctzll((uintptr_t)p);
+			die(&d);
+		}
+		if (!mspan_is_tiny(s) && bytes_given_for(bytes, align) != have) {
+			d.code = DIE_SIZE_MISMATCH;
+			d.given = bytes;
+			d.expected = have;
+			die(&d);
+		}
+	}
+	free_fast(p, api);
+}
+
+size_t
+usable_size(const void *p, enum malloc_api api)
+{
+	size_t idx, bytes;
+	if (p == NULL)
+		return 0;
+	if (unlikely(span_of((uintptr_t)p) == NULL) && boot_look(p, &bytes) == BOOT_OK)
+		return bytes;
+	struct mspan *s = live_object(p, api, &idx);
+	return object_bytes(s, idx);
+}
+
+/* ---- realloc ---- */
+
+/* A small object stays where it is only within its class, never in a slot that
+ * is merely large enough: free_sized of the new size must find that class. */
+static bool
+same_class(const struct mspan *s, size_t bytes)
+{
+	return !mspan_is_tiny(s) && bytes <= SMALL_MAX_BYTES &&
+	    size_class_of(bytes) == span_class_size_class(s->span_class);
+}
+
+static bool
+resize_large(struct mspan *s, size_t bytes)
+{
+	size_t npages = mheap_round_pages(&mheap_, bytes_to_pages(bytes));
+	if (npages < s->npages)
+		mheap_shrink_span(&mheap_, s, npages);
+	return npages <= s->npages || mheap_grow_span(&mheap_, s, npages);
+}
+
+static void *
+move_object(struct mspan *s, void *p, size_t have, size_t bytes, enum malloc_api api)
+{
+	unsigned noscan = span_class_noscan(s->span_class) ? SPAN_NOSCAN : 0;
+	void *q = malloc_fast_class(bytes, noscan, api);
+	if (q == NULL)
+		return NULL;
+	size_t keep = have < bytes ? have : bytes;
+	struct mspan *to = span_of((uintptr_t)q);
+	if (keep >= MOVE_MIN_BYTES && mspan_is_large(s) && to != NULL && mspan_is_large(to) &&
+	    sys_move(q, p, mspan_bytes(s)))
+		to->moved = true;
+	else
+		memcpy(q, p, keep);
+	free_fast(p, api);
+	return q;
+}
+
+static void *
+realloc_boot(void *p, size_t have, size_t bytes, enum malloc_api api)
+{
+	void *q = malloc_fast(bytes, api);
+	if (q == NULL)
+		return NULL;
+	memcpy(q, p, have < bytes ? have : bytes);
+	boot_free(p);
+	return q;
+}
+
+void *
+reallocgc(void *p, size_t bytes, enum malloc_api api)
+{
+	size_t idx, have;
+	if (p == NULL)
+		return malloc_fast(bytes, api);
+	if (bytes == 0) {
+		free_fast(p, api);
+		return NULL;
+	}
+	if (unlikely(span_of((uintptr_t)p) == NULL) && boot_look(p, &have) == BOOT_OK)
+		return realloc_boot(p, have, bytes, api);
+	struct mspan *s = live_object(p, api, &idx);
+	have = object_bytes(s, idx);
+	if (unlikely(bytes > MALLOC_MAX_BYTES))
+		return no_memory();
+	if (mspan_is_large(s)) {
+		if (bytes > SMALL_MAX_BYTES && resize_large(s, bytes))
+			return p;
+	} else if (same_class(s, bytes)) {
+		return p;
+	}
+	return move_object(s, p, have, bytes, api);
+}
+
+/* ---- giving back ---- */
+
+size_t
+malloc_trim_all(void)
+{
+	struct mcache *self = mcache_self();
+	if (self != NULL && self->busy)
+		return 0;
+	proc_world_lock();
+	mcache_trim_all(&mheap_, self);
+	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
+		mcentral_sweep_all(&mheap_, &mheap_.central[i]);
+	size_t bytes = mheap_scavenge_all(&mheap_);
+	proc_world_unlock();
+	return bytes;
+}

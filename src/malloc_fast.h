@@ -1,0 +1,65 @@
+/* malloc_fast.h - the two paths that every program runs all day.
+ *
+ * malloc of a small object: class table, window, live bit. free on the owner's
+ * thread: arena map, span, division, live bit, budget. No lock, no atomic
+ * read-modify-write, no call, and no test for any mode: a mode that wants to
+ * see every call leaves the windows empty and the spans foreign. The
+ * instruction counts are recorded in bench/fastpath.txt. */
+#ifndef SPANGUARD_MALLOC_FAST_H
+#define SPANGUARD_MALLOC_FAST_H
+
+#include "malloc.h"
+#include "marena.h"
+#include "mcache.h"
+#include "tls.h"
+
+INLINE void *
+malloc_fast_class(size_t bytes, unsigned noscan, enum malloc_api api)
+{
+	struct mcache *c = mcache_self();
+	unsigned spc = SPAN_LARGE + noscan;
+	if (likely(bytes <= SMALL_MAX_BYTES)) {
+		spc = size_to_class[(bytes + 15) >> 4] + noscan;
+		if (likely(c != NULL)) {
+			struct mcache_alloc *a = &c->alloc[spc];
+			uint32_t n = a->n;
+			if (likely(n != 0)) {
+				uint32_t idx = a->order[--n];
+				atomic_u64 *word = &a->live[idx / 64];
+				a->n = n;
+				a64_store_relaxed(word,
+				    a64_load_relaxed(word) | (uint64_t)1 << (idx % 64));
+				return (void *)(a->base + (size_t)idx * a->elem_bytes);
+			}
+		}
+	}
+	return malloc_slow(c, bytes, spc, api);
+}
+
+INLINE void *
+malloc_fast(size_t bytes, enum malloc_api api)
+{
+	return malloc_fast_class(bytes, 0, api);
+}
+
+INLINE void
+free_fast(void *p, enum malloc_api api)
+{
+	uintptr_t addr = (uintptr_t)p;
+	struct mspan *s = span_of(addr);
+	size_t idx;
+	if (likely(s != NULL) && likely(aptr_load_relaxed(&s->owner) == mcache_self()) &&
+	    likely(mspan_slot(s, addr, &idx))) {
+		uint64_t bit = (uint64_t)1 << (idx % 64);
+		uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
+		if (likely((live & ~a64_load_relaxed(&s->remote[idx / 64]) & bit) != 0)) {
+			a64_store_relaxed(&s->live[idx / 64], live & ~bit);
+			if (unlikely(--s->budget == 0))
+				mcache_budget_spent(mcache_self(), s);
+			return;
+		}
+	}
+	free_slow(p, api);
+}
+
+#endif

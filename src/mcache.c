@@ -1,0 +1,577 @@
+/* mcache.c - see mcache.h. The way to a slot, when the window is empty:
+ *
+ *   mcache_next_slot
+ *     1 the current span's next window          mspan_next_window
+ *     2 the current span, if enough is freed    mspan_sweep
+ *     3 the ready list                          mspan_sweep
+ *     4 spans that others told us about         take_notes
+ *     5 a few of the full list, in turn         look_at_full
+ *     6 what dead threads left                  mcentral_cache_span
+ *     7 a new span                              mheap_alloc_span */
+#include "mcache.h"
+
+#include <string.h>
+
+#include "die.h"
+#include "marena.h"
+#include "sys.h"
+
+/* Full spans looked at per refill, in turn, before the class grows. */
+enum { FULL_LOOKS = 8 };
+
+struct mcache mcache_none;
+
+static struct {
+	struct mutex lock;              /* rank LOCK_ALLM */
+	struct mcache *all;
+	struct mcache *pool;
+} caches = { .lock = MUTEX_INIT(LOCK_ALLM) };
+
+/* ---- queues ---- */
+
+static void
+queue_push(struct span_queue *q, struct mspan *s, enum span_list mark)
+{
+	s->next = NULL;
+	s->prev = q->tail;
+	if (q->tail != NULL)
+		q->tail->next = s;
+	else
+		q->head = s;
+	q->tail = s;
+	q->n++;
+	s->list = (uint8_t)mark;
+}
+
+static void
+queue_remove(struct span_queue *q, struct mspan *s)
+{
+	if (s->prev != NULL)
+		s->prev->next = s->next;
+	else
+		q->head = s->next;
+	if (s->next != NULL)
+		s->next->prev = s->prev;
+	else
+		q->tail = s->prev;
+	s->next = s->prev = NULL;
+	q->n--;
+	s->list = LIST_NONE;
+}
+
+/* ---- where an owned span belongs ---- */
+
+static int32_t
+clamp_budget(size_t n)
+{
+	return n > INT32_MAX ? INT32_MAX : (int32_t)n;
+}
+
+/* Puts s (on no list) on the full or the ready list by what is free in it, and
+ * says after how many more frees by the owner to look again: when it becomes
+ * worth a sweep, or when it becomes empty. */
+static void
+file_span(struct mcache *c, struct mspan *s)
+{
+	size_t live = mspan_live_count(s);
+	size_t freed = mspan_freed_count(s);
+	if (s->avail_n == 0 && freed < s->sweep_at && live != 0) {
+		queue_push(&c->full[s->span_class], s, LIST_FULL);
+		s->budget = clamp_budget(s->sweep_at - freed);
+	} else {
+		queue_push(&c->ready[s->span_class], s, LIST_READY);
+		s->budget = clamp_budget(live);
+	}
+}
+
+static void
+unfile_span(struct mcache *c, struct mspan *s)
+{
+	if (s->list == LIST_FULL)
+		queue_remove(&c->full[s->span_class], s);
+	else if (s->list == LIST_READY)
+		queue_remove(&c->ready[s->span_class], s);
+}
+
+/* Gives an empty span back. The tiny allocator's block may lie in it. */
+static void
+free_span(struct mcache *c, struct mspan *s)
+{
+	if (mspan_is_tiny(s))
+		c->tiny = 0;
+	mheap_free_span(c->heap, s);
+}
+
+/* An owned span, not current, whose frees are drained: refile it, or give it
+ * back if it is empty and the class has another one in reserve. */
+static void
+look_at(struct mcache *c, struct mspan *s)
+{
+	bool empty = mspan_is_empty(s);
+	unfile_span(c, s);
+	if (empty && c->ready[s->span_class].n != 0)
+		free_span(c, s);
+	else
+		file_span(c, s);
+}
+
+void
+mcache_budget_spent(struct mcache *c, struct mspan *s)
+{
+	if (unlikely(c->busy)) {        /* a signal handler inside our slow path */
+		s->budget = 1;
+		return;
+	}
+	c->busy = true;
+	mutex_lock(&c->lock);
+	if (s->list == LIST_CURRENT || s->list == LIST_NONE) {
+		s->budget = INT32_MAX;
+	} else {
+		mspan_drain(s);
+		look_at(c, s);
+	}
+	mutex_unlock(&c->lock);
+	c->busy = false;
+}
+
+/* ---- frees by others ---- */
+
+static void
+notify_owner(struct mheap *h, struct mspan *s)
+{
+	struct mcache *c = aptr_load_acquire(&s->owner);
+	if (c == &mcache_none) {
+		mcentral_note(&h->central[s->span_class]);
+		return;
+	}
+	uint32_t zero = 0;
+	if (!a32_cas(&s->note.queued, &zero, 1))
+		return;
+	void *head = aptr_load_relaxed(&c->notes);
+	do {
+		aptr_store_relaxed(&s->note.next, head);
+	} while (!aptr_cas(&c->notes, &head, s));
+}
+
+bool
+mcache_free_remote(struct mheap *h, struct mspan *s, size_t idx)
+{
+	uint64_t bit = (uint64_t)1 << (idx % 64);
+	uint64_t live = a64_load_acquire(&s->live[idx / 64]);
+	if ((live & bit) == 0)
+		return false;
+	unsigned notify_at = s->notify_at;
+	uint64_t before = a64_fetch_or(&s->remote[idx / 64], bit);
+	if ((before & bit) != 0)
+		return false;
+	/* Told once when enough of a word is free, and once when all of it is.
+	 * From here on s may be anybody's: its memory stays an mspan. */
+	if (popcount64(before) + 1 == notify_at || (live & ~(before | bit)) == 0)
+		notify_owner(h, s);
+	return true;
+}
+
+/* Looks at every span somebody told us about. */
+static void
+take_notes(struct mcache *c)
+{
+	struct mspan *s = aptr_load_relaxed(&c->notes);
+	if (s == NULL)
+		return;
+	for (s = aptr_exchange(&c->notes, NULL); s != NULL;) {
+		struct mspan *next = aptr_load_relaxed(&s->note.next);
+		a32_exchange(&s->note.queued, 0);
+		if (aptr_load_acquire(&s->owner) != c) {
+			/* it moved on; whoever has it now gets the word */
+			if (a32_load_acquire(&s->state) == SPAN_IN_USE)
+				notify_owner(c->heap, s);
+		} else if (s->list == LIST_FULL || s->list == LIST_READY) {
+			mspan_drain(s);
+			look_at(c, s);
+		}
+		s = next;
+	}
+}
+
+static void
+look_at_full(struct mcache *c, unsigned spc)
+{
+	struct span_queue *q = &c->full[spc];
+	size_t n = q->n < FULL_LOOKS ? q->n : FULL_LOOKS;
+	for (; n > 0; n--) {
+		struct mspan *s = q->head;
+		if (mspan_drain(s) != 0) {
+			look_at(c, s);
+		} else {
+			queue_remove(q, s);
+			queue_push(q, s, LIST_FULL);
+		}
+	}
+}
+
+/* ---- refill ---- */
+
+static void
+sweep(struct mcache *c, struct mspan *s)
+{
+	if (mspan_is_tiny(s))
+		c->tiny = 0;            /* its block may be one of those that are free */
+	mspan_sweep(s);
+}
+
+static void
+set_current(struct mcache *c, unsigned spc, struct mspan *s)
+{
+	struct mcache_alloc *a = &c->alloc[spc];
+	s->list = LIST_CURRENT;
+	s->budget = INT32_MAX;
+	a->span = s;
+	a->base = s->base;
+	a->elem_bytes = (uint32_t)s->elem_bytes;
+	a->live = s->live;
+}
+
+static bool
+next_window(struct mcache *c, unsigned spc)
+{
+	struct mcache_alloc *a = &c->alloc[spc];
+	if (a->span == NULL)
+		return false;
+	a->fresh = !a->span->needzero;
+	a->n = mspan_next_window(a->span, a->order, c->rng);
+	c->handed_out += a->n;
+	return a->n != 0;
+}
+
+/* The current span has no window left: sweep it if it is worth it, else let go. */
+static bool
+retire_current(struct mcache *c, unsigned spc)
+{
+	struct mcache_alloc *a = &c->alloc[spc];
+	struct mspan *s = a->span;
+	if (s == NULL)
+		return false;
+	mspan_drain(s);
+	if (mspan_freed_count(s) >= s->sweep_at) {
+		sweep(c, s);
+		if (s->avail_n != 0)
+			return true;
+	}
+	a->span = NULL;
+	file_span(c, s);
+	return false;
+}
+
+static struct mspan *
+take_ready(struct mcache *c, unsigned spc)
+{
+	struct span_queue *q = &c->ready[spc];
+	while (q->head != NULL) {
+		struct mspan *s = q->head;
+		queue_remove(q, s);
+		mspan_drain(s);
+		if (mspan_freed_count(s) >= s->sweep_at)
+			sweep(c, s);
+		if (s->avail_n != 0)
+			return s;
+		file_span(c, s);
+	}
+	return NULL;
+}
+
+static size_t
+span_class_pages(unsigned spc)
+{
+	if (spc == SPAN_TINY)
+		return TINY_SPAN_PAGES;
+	return size_classes[span_class_size_class(spc)].span_pages;
+}
+
+static struct mspan *
+find_span(struct mcache *c, unsigned spc)
+{
+	struct mspan *s = take_ready(c, spc);
+	if (s != NULL)
+		return s;
+	take_notes(c);
+	look_at_full(c, spc);
+	s = take_ready(c, spc);
+	if (s != NULL)
+		return s;
+	s = mcentral_cache_span(c->heap, &c->heap->central[spc], c);
+	if (s != NULL)
+		return s;
+	if (c->heap->config.scavenge_on_slow_path)
+		mheap_scavenge_tick(c->heap);
+	s = mheap_alloc_span(c->heap, c, span_class_pages(spc), spc, 1);
+	if (s != NULL)
+		aptr_store_release(&s->owner, c);
+	return s;
+}
+
+static bool
+refill(struct mcache *c, unsigned spc)
+{
+	bool ok;
+	c->busy = true;
+	mutex_lock(&c->lock);
+	c->slow_ops++;
+	ok = next_window(c, spc);
+	if (!ok && retire_current(c, spc))
+		ok = next_window(c, spc);
+	if (!ok) {
+		struct mspan *s = find_span(c, spc);
+		if (s != NULL) {
+			set_current(c, spc, s);
+			ok = next_window(c, spc);
+		}
+	}
+	mutex_unlock(&c->lock);
+	c->busy = false;
+	return ok;
+}
+
+void *
+mcache_next_slot(struct mcache *c, unsigned spc, bool *fresh)
+{
+	struct mcache_alloc *a = &c->alloc[spc];
+	if (a->n == 0 && !refill(c, spc))
+		return NULL;
+	uint16_t idx = a->order[--a->n];
+	uint64_t live = a64_load_relaxed(&a->live[idx / 64]);
+	a64_store_relaxed(&a->live[idx / 64], live | (uint64_t)1 << (idx % 64));
+	*fresh = a->fresh;
+	return (void *)(a->base + (size_t)idx * a->elem_bytes);
+}
+
+/* ---- a cache's life ---- */
+
+static void
+seed_stream(struct mheap *h, struct mcache *c, uint64_t number)
+{
+	c->rng = h->config.randomize ? &c->stream : NULL;
+	if (h->config.seed != 0)
+		rand_seed_fixed(&c->stream, h->config.seed, number);
+	else if (h->config.randomize)
+		rand_seed_os(&c->stream);
+}
+
+struct mcache *
+mcache_acquire(struct mheap *h, int tid)
+{
+	static uint64_t number;
+	mutex_lock(&caches.lock);
+	struct mcache *c = caches.pool;
+	if (c != NULL) {
+		caches.pool = c->next_free;
+	} else {
+		c = persistent_alloc(&h->meta, sizeof(*c), CACHE_LINE);
+		if (c != NULL) {
+			c->lock.rank = LOCK_MCACHE;
+			c->next = caches.all;
+			aptr_store_release((atomic_ptr *)&caches.all, c);
+		}
+	}
+	if (c != NULL) {
+		c->heap = h;
+		c->tid = tid;
+		c->exit_round = 0;
+		c->in_use = true;
+		seed_stream(h, c, ++number);
+	}
+	mutex_unlock(&caches.lock);
+	return c;
+}
+
+/* All of one class: the window's rest, the current span, both lists. */
+static void
+release_class(struct mcache *c, unsigned spc)
+{
+	struct mcache_alloc *a = &c->alloc[spc];
+	struct mcentral *m = &c->heap->central[spc];
+	if (a->span != NULL) {
+		mspan_return_window(a->span, a->order, a->n);
+		c->handed_out -= a->n;
+		a->n = 0;
+		struct mspan *s = a->span;
+		a->span = NULL;
+		mcentral_uncache_span(c->heap, m, s);
+	}
+	while (c->full[spc].head != NULL || c->ready[spc].head != NULL) {
+		struct mspan *s = c->full[spc].head != NULL ? c->full[spc].head :
+		    c->ready[spc].head;
+		unfile_span(c, s);
+		mcentral_uncache_span(c->heap, m, s);
+	}
+}
+
+static void
+flush_pages(struct mcache *c)
+{
+	mutex_lock(&c->heap->lock);
+	page_cache_flush(&c->pages, &c->heap->pages);
+	mutex_unlock(&c->heap->lock);
+}
+
+/* Caller holds c->lock, or is alone. */
+static void
+empty_cache_locked(struct mcache *c)
+{
+	c->tiny = 0;
+	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++)
+		if (c->alloc[spc].span != NULL || c->full[spc].n + c->ready[spc].n != 0)
+			release_class(c, spc);
+	flush_pages(c);
+	take_notes(c);          /* passes on what came in meanwhile */
+}
+
+void
+mcache_release(struct mcache *c)
+{
+	c->busy = true;
+	mutex_lock(&c->lock);
+	empty_cache_locked(c);
+	c->tid = 0;
+	c->in_use = false;
+	mutex_unlock(&c->lock);
+	c->busy = false;
+	mutex_lock(&caches.lock);
+	c->next_free = caches.pool;
+	caches.pool = c;
+	mutex_unlock(&caches.lock);
+}
+
+/* ---- seen from outside ---- */
+
+struct mcache *
+mcache_first(void)
+{
+	return aptr_load_acquire((atomic_ptr *)&caches.all);
+}
+
+/* Frees the spans of a queue in which nothing lives; for a cache whose lock is
+ * held. The owner cannot be at work on them: it has no object there. */
+static size_t
+trim_queue_locked(struct mcache *c, struct span_queue *q, bool own)
+{
+	size_t pages = 0;
+	for (struct mspan *s = q->head, *next; s != NULL; s = next) {
+		next = s->next;
+		/* another thread's tiny block may lie in an empty span */
+		if (!mspan_is_empty(s) || (!own && mspan_is_tiny(s)))
+			continue;
+		mspan_drain(s);
+		queue_remove(q, s);
+		pages += s->npages;
+		free_span(c, s);
+	}
+	return pages;
+}
+
+/* The owner's own current spans, where nothing lives in them. */
+static size_t
+trim_current(struct mcache *c)
+{
+	size_t pages = 0;
+	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
+		struct mcache_alloc *a = &c->alloc[spc];
+		struct mspan *s = a->span;
+		if (s == NULL || !mspan_is_empty(s))
+			continue;
+		mspan_drain(s);
+		c->handed_out -= a->n;
+		a->n = 0;
+		a->span = NULL;
+		s->list = LIST_NONE;
+		pages += s->npages;
+		free_span(c, s);
+	}
+	return pages;
+}
+
+size_t
+mcache_trim_all(struct mheap *h, struct mcache *self)
+{
+	size_t pages = 0;
+	if (self != NULL)
+		self->busy = true;
+	for (struct mcache *c = mcache_first(); c != NULL; c = c->next) {
+		if (c->heap != h)
+			continue;
+		mutex_lock(&c->lock);
+		if (c == self) {
+			take_notes(c);
+			pages += trim_current(c);
+			flush_pages(c);
+		}
+		for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
+			pages += trim_queue_locked(c, &c->full[spc], c == self);
+			pages += trim_queue_locked(c, &c->ready[spc], c == self);
+		}
+		mutex_unlock(&c->lock);
+	}
+	if (self != NULL)
+		self->busy = false;
+	return pages;
+}
+
+/* ---- fork ---- */
+
+void
+mcache_lock_all(void)
+{
+	mutex_lock(&caches.lock);
+	for (struct mcache *c = caches.all; c != NULL; c = c->next)
+		mutex_lock(&c->lock);
+}
+
+void
+mcache_unlock_all(void)
+{
+	for (struct mcache *c = caches.all; c != NULL; c = c->next)
+		mutex_unlock(&c->lock);
+	mutex_unlock(&caches.lock);
+}
+
+/* The thread of c was somewhere in its fast path, at best. Slots it was about
+ * to hand out count as freed; live bits are believed. */
+static void
+abandon(struct mcache *c)
+{
+	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
+		struct mcache_alloc *a = &c->alloc[spc];
+		if (a->n > WINDOW_SLOTS)
+			a->n = 0;
+	}
+	empty_cache_locked(c);
+	c->busy = false;
+	c->tid = 0;
+	c->in_use = false;
+	c->next_free = caches.pool;
+	caches.pool = c;
+}
+
+void
+mcache_after_fork_child(struct mcache *self, struct mcache *shared)
+{
+	mutex_reset(&caches.lock);
+	for (struct mcache *c = caches.all; c != NULL; c = c->next) {
+		mutex_reset(&c->lock);
+		if (!c->in_use)
+			continue;
+		if (c == self || c == shared) {
+			c->tid = c == self ? sys_gettid() : 0;
+			if (c->heap->config.seed == 0 && c->rng != NULL)
+				rand_seed_os(c->rng);
+		} else {
+			abandon(c);
+		}
+	}
+}
+
+void
+mcache_reset(void)
+{
+	caches.all = NULL;
+	caches.pool = NULL;
+}

@@ -1,0 +1,105 @@
+/* mcache.h - one thread's cache: for each span class a window of slots it may
+ * hand out without asking anybody, and the spans it owns.
+ *
+ *   alloc[class].order[n-1] .. order[0]   the window, drawn from span->avail
+ *   current -> exhausted -> full list -> (enough freed) ready list -> current
+ *
+ * MCACHE-1  n <= WINDOW_SLOTS; n slots of span, distinct, not live, not avail
+ * MCACHE-2  a span on a list has owner == this cache and the right list mark
+ * MCACHE-3  an entry without a span has n == 0
+ * MCACHE-4  the lists' lengths are their counts
+ *
+ * The owner's fast path takes no lock. Its slow path holds lock, so that
+ * malloc_trim, verify and fork in other threads can walk the lists; they never
+ * touch the current spans. While busy is set the owner is inside its slow path:
+ * a signal handler that comes in then is served by boot.c and remote frees.
+ *
+ * mcaches are never unmapped: one that was released may still be pushed to. */
+#ifndef SPANGUARD_MCACHE_H
+#define SPANGUARD_MCACHE_H
+
+#include "lock.h"
+#include "mpagecache.h"
+#include "mheap.h"
+#include "mspan.h"
+#include "rand.h"
+
+struct mcache_alloc {
+	uint32_t n;                     /* slots left in order[] */
+	uint32_t elem_bytes;
+	uintptr_t base;
+	atomic_u64 *live;
+	struct mspan *span;             /* the current span, or NULL */
+	bool fresh;                     /* the window's slots were never used: zero */
+	uint16_t order[WINDOW_SLOTS] ALIGNED(CACHE_LINE);
+};
+
+struct span_queue {
+	struct mspan *head;
+	struct mspan *tail;
+	size_t n;
+};
+
+struct mcache {
+	struct mcache_alloc alloc[SPAN_CLASSES_ALL];
+
+	atomic_ptr notes ALIGNED(CACHE_LINE);   /* spans with remote frees to look at */
+
+	struct mutex lock ALIGNED(CACHE_LINE);
+	bool busy;
+	bool in_use;                    /* some thread has it */
+	bool dies_with_thread;          /* the exit hook is set for it */
+	uint8_t exit_round;
+	int tid;
+	struct mheap *heap;
+	struct rand_stream *rng;        /* &stream, or NULL: slots in address order */
+	struct rand_stream stream;
+	struct page_cache pages;
+	struct mspan *spare[SPAN_POOLS];
+	uintptr_t tiny;                 /* the block the tiny allocator fills, or 0 */
+	uint32_t tiny_offset;
+	uint64_t slow_ops;
+	uint64_t handed_out;            /* slots ever put into windows */
+	struct span_queue full[SPAN_CLASSES_ALL];
+	struct span_queue ready[SPAN_CLASSES_ALL];
+	struct mcache *next;            /* all caches ever made; never unlinked */
+	struct mcache *next_free;
+};
+
+/* The owner of spans that no thread owns. Nobody allocates from it. */
+extern struct mcache mcache_none;
+
+/* The next slot of span class `spc` from a refilled window, or NULL if there
+ * is no memory. Owner only; *fresh: the slot's bytes are zero. */
+void *mcache_next_slot(struct mcache *c, unsigned spc, bool *fresh);
+
+/* The owner's free of the last slot of s's budget. */
+void mcache_budget_spent(struct mcache *c, struct mspan *s);
+
+/* Marks slot idx freed by somebody who is not the owner. false: it was free. */
+bool mcache_free_remote(struct mheap *h, struct mspan *s, size_t idx);
+
+/* A cache for the calling thread, from the pool or new; NULL: no memory. */
+struct mcache *mcache_acquire(struct mheap *h, int tid);
+
+/* Everything the cache holds goes to the central lists; the cache to the pool. */
+void mcache_release(struct mcache *c);
+
+/* Gives back whole empty spans of every cache, and the page cache and the
+ * current spans of `self` (may be NULL). Returns pages given back. */
+size_t mcache_trim_all(struct mheap *h, struct mcache *self);
+
+/* Walks all caches, oldest last; the list only grows. */
+struct mcache *mcache_first(void);
+
+/* fork: locks every cache (prepare), unlocks (parent), or unlocks and gives up
+ * the caches of threads that do not exist in the child: all but its own and
+ * the shared one. */
+void mcache_lock_all(void);
+void mcache_unlock_all(void);
+void mcache_after_fork_child(struct mcache *self, struct mcache *shared);
+
+/* Test builds: forgets all caches. */
+void mcache_reset(void);
+
+#endif

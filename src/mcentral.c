@@ -1,0 +1,158 @@
+/* mcentral.c - see mcentral.h. */
+#include "mcentral.h"
+
+#include "die.h"
+#include "mcache.h"
+#include "mheap.h"
+#include "mspan.h"
+
+/* How many unswept spans one refill may look at before the heap grows. */
+enum { SWEEP_BUDGET = 100 };
+
+void
+mcentral_init(struct mcentral *m, unsigned span_class)
+{
+	m->span_class = span_class;
+	m->lock.rank = LOCK_MCENTRAL;
+	a32_store_relaxed(&m->sweepgen, 2);
+}
+
+static size_t
+swept_idx(uint32_t sweepgen)
+{
+	return sweepgen / 2 % 2;
+}
+
+void
+mcentral_note(struct mcentral *m)
+{
+	a64_fetch_add(&m->pending, 1);
+}
+
+static void
+push(struct mheap *h, struct span_set *set, struct mspan *s)
+{
+	if (unlikely(!span_set_push(set, &h->meta, s)))
+		die_corruption("MCENTRAL-5", s);    /* no memory for 4 KiB of metadata */
+}
+
+/* Puts a span that nobody owns where its free slots say. */
+static void
+put_swept(struct mheap *h, struct mcentral *m, struct mspan *s)
+{
+	uint32_t sg = a32_load_acquire(&m->sweepgen);
+	s->sweepgen = sg;
+	push(h, s->avail_n > 0 ? &m->partial[swept_idx(sg)] : &m->full[swept_idx(sg)], s);
+}
+
+static void
+adopt(struct mcentral *m, struct mcache *c, struct mspan *s)
+{
+	s->sweepgen = a32_load_relaxed(&m->sweepgen);
+	aptr_store_release(&s->owner, c);
+}
+
+/* True if the swept sets have been made the unswept ones. */
+static bool
+advance(struct mcentral *m)
+{
+	bool done = false;
+	mutex_lock(&m->lock);
+	uint32_t sg = a32_load_relaxed(&m->sweepgen);
+	size_t unswept = 1 - swept_idx(sg);
+	if (a64_load_relaxed(&m->pending) != 0 && span_set_len(&m->partial[unswept]) == 0 &&
+	    span_set_len(&m->full[unswept]) == 0) {
+		a64_exchange(&m->pending, 0);
+		a32_store_release(&m->sweepgen, sg + 2);
+		done = true;
+	}
+	mutex_unlock(&m->lock);
+	return done;
+}
+
+/* Sweeps s if enough of it is free; true if it then has slots to give. */
+static bool
+sweep_for_use(struct mspan *s)
+{
+	mspan_drain(s);
+	if (mspan_freed_count(s) >= s->sweep_at)
+		mspan_sweep(s);
+	return s->avail_n > 0;
+}
+
+static struct mspan *
+take_unswept(struct mheap *h, struct mcentral *m, struct span_set *set, int *budget)
+{
+	while (*budget > 0) {
+		struct mspan *s = span_set_pop(set);
+		if (s == NULL)
+			return NULL;
+		(*budget)--;
+		if (sweep_for_use(s))
+			return s;
+		put_swept(h, m, s);
+	}
+	return NULL;
+}
+
+struct mspan *
+mcentral_cache_span(struct mheap *h, struct mcentral *m, struct mcache *c)
+{
+	int budget = SWEEP_BUDGET;
+	struct mspan *s = span_set_pop(&m->partial[swept_idx(a32_load_acquire(&m->sweepgen))]);
+	if (s == NULL) {
+		if (a64_load_relaxed(&m->pending) != 0)
+			advance(m);
+		size_t unswept = 1 - swept_idx(a32_load_acquire(&m->sweepgen));
+		s = take_unswept(h, m, &m->partial[unswept], &budget);
+		if (s == NULL)
+			s = take_unswept(h, m, &m->full[unswept], &budget);
+	}
+	if (s != NULL)
+		adopt(m, c, s);
+	return s;
+}
+
+void
+mcentral_uncache_span(struct mheap *h, struct mcentral *m, struct mspan *s)
+{
+	mspan_drain(s);
+	if (mspan_is_empty(s)) {
+		mheap_free_span(h, s);
+		return;
+	}
+	s->list = LIST_NONE;
+	aptr_store_release(&s->owner, &mcache_none);
+	put_swept(h, m, s);
+}
+
+static size_t
+sweep_set(struct mheap *h, struct mcentral *m, struct span_set *set, size_t n)
+{
+	size_t pages = 0;
+	for (; n > 0; n--) {
+		struct mspan *s = span_set_pop(set);
+		if (s == NULL)
+			break;
+		sweep_for_use(s);
+		if (mspan_is_empty(s)) {
+			pages += s->npages;
+			mheap_free_span(h, s);
+		} else {
+			put_swept(h, m, s);
+		}
+	}
+	return pages;
+}
+
+size_t
+mcentral_sweep_all(struct mheap *h, struct mcentral *m)
+{
+	size_t pages = 0;
+	advance(m);
+	for (size_t i = 0; i < 2; i++) {
+		pages += sweep_set(h, m, &m->partial[i], span_set_len(&m->partial[i]));
+		pages += sweep_set(h, m, &m->full[i], span_set_len(&m->full[i]));
+	}
+	return pages;
+}

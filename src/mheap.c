@@ -1,0 +1,345 @@
+/* mheap.c - see mheap.h. */
+#include "mheap.h"
+
+#include "die.h"
+#include "marena.h"
+#include "mcache.h"
+#include "sys.h"
+
+/* The pools of struct mspan, by words of bits. */
+static const uint16_t pool_words[SPAN_POOLS] = { 1, 6, 9, 17, 33, 65 };
+
+/* Spans below this many pages may come from a thread's page cache. */
+enum { CACHED_SPAN_PAGES = 16 };
+
+/* The zone of the first arena's random address: above anything the kernel
+ * places by itself from below, below its mmap area. 39-bit machines refuse the
+ * hint and get what the kernel gives. */
+#define ARENA_ZONE_BASE ((uintptr_t)0x100000000000)
+#define ARENA_ZONE_BYTES ((uintptr_t)0x400000000000)
+
+void
+mheap_init(struct mheap *h, const struct mheap_config *config)
+{
+	h->lock.rank = LOCK_MHEAP;
+	h->config = *config;
+	persistent_init(&h->meta);
+	page_alloc_init(&h->pages, &h->meta);
+	scavenger_init(&h->scav, config->scavenge_delay_ns);
+	if (config->seed != 0)
+		rand_seed_fixed(&h->rng, config->seed, 0);
+	else
+		rand_seed_os(&h->rng);
+	h->os_page_pages = sys_page_bytes() > PAGE_SIZE ? sys_page_bytes() >> PAGE_SHIFT : 1;
+	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
+		mcentral_init(&h->central[i], i);
+}
+
+size_t
+mheap_round_pages(const struct mheap *h, size_t npages)
+{
+	return align_up(npages, h->os_page_pages);
+}
+
+/* ---- growth ---- */
+
+/* Adds [base, base + bytes) of reserved space to the page allocator. */
+static bool
+map_pages(struct mheap *h, uintptr_t base, size_t bytes)
+{
+	if (!sys_map((void *)base, bytes))
+		return false;
+	if (page_alloc_grow(&h->pages, base, bytes))
+		return true;
+	sys_free((void *)base, bytes, SYS_PREPARED);
+	return false;
+}
+
+static uintptr_t
+reserve_near(struct mheap *h, size_t bytes)
+{
+	if (h->grow_end != 0)    /* also when the region is used up: arenas adjoin */
+		return (uintptr_t)sys_reserve(h->grow_end, bytes, ARENA_SIZE, true);
+	uintptr_t hint = ARENA_ZONE_BASE + rand_u64(&h->rng) % ARENA_ZONE_BYTES;
+	return (uintptr_t)sys_reserve(align_down(hint, ARENA_SIZE), bytes, ARENA_SIZE, true);
+}
+
+/* Forgets the growth region; what is left of it becomes free pages first. */
+static void
+use_up_region(struct mheap *h)
+{
+	size_t left = h->grow_end - h->grow_base;
+	if (left != 0 && !map_pages(h, h->grow_base, left)) {
+		sys_free((void *)h->grow_base, left, SYS_RESERVED);
+		h->reserved_bytes -= left;
+	}
+	h->grow_base = h->grow_end = 0;
+}
+
+/* Takes [at, at + bytes) of reserved space as the growth region, or as more of
+ * it where it lies right behind. */
+static bool
+take_region(struct mheap *h, uintptr_t at, size_t bytes)
+{
+	if (at + bytes > ADDR_LIMIT || !arena_add(&h->meta, at, bytes)) {
+		sys_free((void *)at, bytes, SYS_RESERVED);
+		return false;
+	}
+	h->reserved_bytes += bytes;
+	if (at != h->grow_end) {
+		use_up_region(h);
+		h->grow_base = at;
+	}
+	h->grow_end = at + bytes;
+	return true;
+}
+
+/* Makes the growth region at least `bytes` (a multiple of the chunk) long:
+ * whole arenas behind the last one, else whole arenas anywhere, else (address
+ * space is short: RLIMIT_AS) just what is needed. */
+static bool
+reserve_region(struct mheap *h, size_t bytes)
+{
+	size_t missing = bytes - (h->grow_end - h->grow_base);
+	size_t want = align_up(h->grow_end != 0 ? missing : bytes, ARENA_SIZE);
+	uintptr_t at = reserve_near(h, want);
+	if (at == 0) {
+		want = align_up(bytes, ARENA_SIZE);
+		at = (uintptr_t)sys_reserve(0, want, ARENA_SIZE, false);
+	}
+	if (at == 0) {
+		want = bytes;
+		at = (uintptr_t)sys_reserve(0, want, CHUNK_SIZE, false);
+	}
+	return at != 0 && take_region(h, at, want);
+}
+
+static bool
+grow_locked(struct mheap *h, size_t npages)
+{
+	size_t bytes = align_up(npages << PAGE_SHIFT, CHUNK_SIZE);
+	if (bytes >= ADDR_LIMIT)
+		return false;
+	if (h->grow_end - h->grow_base < bytes && !reserve_region(h, bytes))
+		return false;
+	if (!map_pages(h, h->grow_base, bytes))
+		return false;
+	h->grow_base += bytes;
+	return true;
+}
+
+/* ---- struct mspan ---- */
+
+static unsigned
+pool_of(size_t nwords)
+{
+	unsigned i = 0;
+	while (pool_words[i] < nwords)
+		i++;
+	return i;
+}
+
+static size_t
+words_for(size_t npages, unsigned span_class)
+{
+	size_t elem = (npages << PAGE_SHIFT);
+	if (span_class == SPAN_TINY)
+		elem = TINY_GRANULE_BYTES;
+	else if (span_class_size_class(span_class) != 0)
+		elem = size_classes[span_class_size_class(span_class)].elem_bytes;
+	size_t n = (npages << PAGE_SHIFT) / elem;
+	return mspan_words(n < SPAN_MAX_SLOTS ? n : SPAN_MAX_SLOTS);
+}
+
+static struct mspan *
+pool_get_locked(struct mheap *h, unsigned pool)
+{
+	struct mspan *s = h->span_pool[pool];
+	if (s != NULL) {
+		h->span_pool[pool] = s->next;
+		return s;
+	}
+	s = persistent_alloc(&h->meta, mspan_struct_bytes(pool_words[pool]), CACHE_LINE);
+	if (s != NULL)
+		s->pool = (uint8_t)pool;
+	return s;
+}
+
+static void
+pool_put_locked(struct mheap *h, struct mspan *s)
+{
+	s->next = h->span_pool[s->pool];
+	h->span_pool[s->pool] = s;
+}
+
+/* ---- spans ---- */
+
+static uintptr_t
+take_pages_locked(struct mheap *h, size_t npages, size_t align_pages, size_t *zeroed)
+{
+	if (align_pages > 1)
+		return page_alloc_alloc_aligned(&h->pages, npages, align_pages, zeroed);
+	return page_alloc_alloc(&h->pages, npages, zeroed);
+}
+
+static uintptr_t
+find_pages_locked(struct mheap *h, size_t npages, size_t align_pages, size_t *zeroed)
+{
+	uintptr_t base = take_pages_locked(h, npages, align_pages, zeroed);
+	if (base == 0) {
+		size_t ask = npages + (align_pages > 1 ? align_pages : 0);
+		if (!grow_locked(h, ask))
+			return 0;
+		base = take_pages_locked(h, npages, align_pages, zeroed);
+	}
+	scavenger_note(&h->scav, &h->pages);
+	return base;
+}
+
+static struct mspan *
+finish_span(struct mheap *h, struct mspan *s, uintptr_t base, size_t npages,
+    unsigned span_class, bool zeroed)
+{
+	mspan_init(s, base, npages, span_class, zeroed, h->config.sweep_share_percent);
+	a64_fetch_add(&h->spans_in_use, 1);
+	a64_fetch_add(&h->span_pages_in_use, npages);
+	arena_set_span(s);
+	return s;
+}
+
+/* From the thread's page cache and its one spare mspan: no lock if both last. */
+static struct mspan *
+alloc_span_cached(struct mheap *h, struct mcache *c, size_t npages, unsigned span_class)
+{
+	unsigned pool = pool_of(words_for(npages, span_class));
+	size_t zeroed = 0;
+	uintptr_t base = page_cache_alloc(&c->pages, npages, &zeroed);
+	struct mspan *s = c->spare[pool];
+	if (base == 0 || s == NULL) {
+		mutex_lock(&h->lock);
+		if (s == NULL)
+			s = pool_get_locked(h, pool);
+		if (s != NULL && base == 0) {
+			page_cache_flush(&c->pages, &h->pages);
+			page_alloc_to_cache(&h->pages, &c->pages);
+			base = page_cache_alloc(&c->pages, npages, &zeroed);
+			scavenger_note(&h->scav, &h->pages);
+		}
+		c->spare[pool] = pool_get_locked(h, pool);
+		if (s != NULL && base == 0)
+			base = find_pages_locked(h, npages, 1, &zeroed);
+		if (base == 0 && s != NULL) {
+			pool_put_locked(h, s);
+			s = NULL;
+		}
+		mutex_unlock(&h->lock);
+		if (s == NULL)
+			return NULL;
+	} else {
+		c->spare[pool] = NULL;
+	}
+	return finish_span(h, s, base, npages, span_class, zeroed == npages);
+}
+
+struct mspan *
+mheap_alloc_span(struct mheap *h, struct mcache *c, size_t npages, unsigned span_class,
+    size_t align_pages)
+{
+	npages = mheap_round_pages(h, npages);
+	if (npages > (ADDR_LIMIT >> PAGE_SHIFT))
+		return NULL;
+	if (c != NULL && npages < CACHED_SPAN_PAGES && align_pages == 1)
+		return alloc_span_cached(h, c, npages, span_class);
+	size_t zeroed = 0;
+	mutex_lock(&h->lock);
+	struct mspan *s = pool_get_locked(h, pool_of(words_for(npages, span_class)));
+	uintptr_t base = s != NULL ? find_pages_locked(h, npages, align_pages, &zeroed) : 0;
+	if (base == 0 && s != NULL) {
+		pool_put_locked(h, s);
+		s = NULL;
+	}
+	mutex_unlock(&h->lock);
+	if (s == NULL)
+		return NULL;
+	return finish_span(h, s, base, npages, span_class, zeroed == npages);
+}
+
+void
+mheap_free_span(struct mheap *h, struct mspan *s)
+{
+	/* A range that sys_move filled is a mapping of its own, which cannot merge
+	 * with its neighbours: mapped afresh, it can. */
+	if (s->moved && sys_renew((void *)s->base, mspan_bytes(s)))
+		s->moved = false;
+	mutex_lock(&h->lock);
+	arena_clear_span(s);
+	aptr_store_release(&s->owner, &mcache_none);
+	mspan_set_state(s, SPAN_DEAD);
+	a64_fetch_sub(&h->spans_in_use, 1);
+	a64_fetch_sub(&h->span_pages_in_use, s->npages);
+	page_alloc_free(&h->pages, s->base, s->npages);
+	pool_put_locked(h, s);
+	mutex_unlock(&h->lock);
+}
+
+static void
+resize_span_locked(struct mheap *h, struct mspan *s, size_t npages)
+{
+	size_t old = s->npages;
+	s->npages = npages;
+	s->elem_bytes = npages << PAGE_SHIFT;
+	arena_resize_span(s, old);
+	a64_fetch_add(&h->span_pages_in_use, npages - old);
+}
+
+void
+mheap_shrink_span(struct mheap *h, struct mspan *s, size_t npages)
+{
+	size_t old = s->npages;
+	npages = mheap_round_pages(h, npages);
+	if (npages >= old)
+		return;
+	mutex_lock(&h->lock);
+	resize_span_locked(h, s, npages);
+	page_alloc_free(&h->pages, s->base + mspan_bytes(s), old - npages);
+	mutex_unlock(&h->lock);
+}
+
+bool
+mheap_grow_span(struct mheap *h, struct mspan *s, size_t npages)
+{
+	size_t zeroed = 0;
+	npages = mheap_round_pages(h, npages);
+	mutex_lock(&h->lock);
+	bool ok = page_alloc_alloc_at(&h->pages, s->base + mspan_bytes(s), npages - s->npages,
+	    &zeroed);
+	if (ok) {
+		scavenger_note(&h->scav, &h->pages);
+		resize_span_locked(h, s, npages);
+	}
+	mutex_unlock(&h->lock);
+	return ok;
+}
+
+/* ---- returning pages ---- */
+
+void
+mheap_scavenge_tick(struct mheap *h)
+{
+	uint64_t now = sys_now_ns();
+	mutex_lock(&h->lock);
+	size_t due = scavenger_due_pages(&h->scav, &h->pages, now);
+	if (due != 0)
+		a64_fetch_add(&h->scavenged_pages, scavenge_pages(&h->pages, &h->lock, due));
+	mutex_unlock(&h->lock);
+}
+
+size_t
+mheap_scavenge_all(struct mheap *h)
+{
+	mutex_lock(&h->lock);
+	size_t n = scavenge_pages(&h->pages, &h->lock, SIZE_MAX);
+	a64_fetch_add(&h->scavenged_pages, n);
+	mutex_unlock(&h->lock);
+	return n << PAGE_SHIFT;
+}

@@ -1,0 +1,84 @@
+/* mheap.h - the page heap: spans out of pages, pages out of arenas.
+ *
+ * MHEAP-1  every span in the arena map is IN_USE or PARKED
+ * MHEAP-2  pages of spans, of page caches and free pages together are all
+ *          pages ever grown, and no page is in two of these
+ * MHEAP-3  spans_in_use and span_pages_in_use equal a recount
+ *
+ * lock guards pages, scav, the growth region, the span pools and the counters
+ * not marked atomic. A thread with a page cache makes small spans without it. */
+#ifndef SPANGUARD_MHEAP_H
+#define SPANGUARD_MHEAP_H
+
+#include "lock.h"
+#include "mcentral.h"
+#include "mfixalloc.h"
+#include "mgcscavenge.h"
+#include "mpagealloc.h"
+#include "mpagecache.h"
+#include "mspan.h"
+#include "persistentalloc.h"
+#include "rand.h"
+
+enum { SPAN_POOLS = 6 };
+
+/* What mheap needs to know of the options; plain data, set once. */
+struct mheap_config {
+	unsigned sweep_share_percent;
+	bool randomize;
+	uint64_t scavenge_delay_ns;
+	bool scavenge_on_slow_path;
+	uint64_t seed;              /* 0: from the system */
+};
+
+struct mheap {
+	struct mutex lock;
+	struct mheap_config config;
+	struct persistent meta;
+	struct page_alloc pages;
+	struct scavenger scav;
+	struct rand_stream rng;         /* arena placement; under lock */
+
+	uintptr_t grow_base;            /* reserved, not yet mapped: [grow_base, grow_end) */
+	uintptr_t grow_end;
+	uint64_t reserved_bytes;        /* address space taken for the heap */
+
+	struct mspan *span_pool[SPAN_POOLS];
+	size_t os_page_pages;           /* span pages in an OS page, at least 1 */
+
+	atomic_u64 spans_in_use;
+	atomic_u64 span_pages_in_use;
+	atomic_u64 large_allocs;        /* counts since start */
+	atomic_u64 large_frees;
+	atomic_u64 scavenged_pages;
+
+	struct mcentral central[SPAN_CLASSES_ALL];
+};
+
+/* The heap behind malloc. Test builds may have others, one at a time per
+ * arena map. */
+extern struct mheap mheap_;
+
+void mheap_init(struct mheap *h, const struct mheap_config *config);
+
+/* A span of npages pages (rounded up to the OS page), in use, nobody's, entered
+ * in the arena map. c may be NULL; a cache gives small ones without the lock.
+ * align_pages is a power of two, 1 for none. NULL: out of memory. */
+struct mspan *mheap_alloc_span(struct mheap *h, struct mcache *c, size_t npages,
+    unsigned span_class, size_t align_pages);
+
+/* The span leaves the arena map and its pages become free. */
+void mheap_free_span(struct mheap *h, struct mspan *s);
+
+/* A large span gives up its tail, or takes the free pages behind it. */
+void mheap_shrink_span(struct mheap *h, struct mspan *s, size_t npages);
+bool mheap_grow_span(struct mheap *h, struct mspan *s, size_t npages);
+
+/* Paced return of idle pages; cheap when nothing is due. */
+void mheap_scavenge_tick(struct mheap *h);
+/* Everything idle in the page heap at once; returns bytes given back. */
+size_t mheap_scavenge_all(struct mheap *h);
+
+size_t mheap_round_pages(const struct mheap *h, size_t npages);
+
+#endif

@@ -1,0 +1,93 @@
+/* mlookup.c - see mlookup.h. */
+#include "mlookup.h"
+
+#include "marena.h"
+#include "mcache.h"
+#include "mspan.h"
+
+static size_t
+class_bytes(unsigned span_class)
+{
+	if (span_class == SPAN_TINY)
+		return TINY_GRANULE_BYTES;
+	unsigned c = span_class_size_class(span_class);
+	return c != 0 ? size_classes[c].elem_bytes : 0;
+}
+
+/* No span there now: what lived here last is in page_last. Its slots began at
+ * some page before this one, which is known only for one-page steps: a class
+ * whose size divides the page gives the slot, others the address alone. */
+static void
+describe_released(const struct heap_arena *a, uintptr_t addr, struct addr_info *out)
+{
+	uint8_t last = a->page_last[arena_page_idx(addr)];
+	if (last == 0) {
+		out->kind = addr < a->zeroed_base ? ADDR_HEAP_RELEASED : ADDR_HEAP_UNUSED;
+		return;
+	}
+	unsigned spc = last - 1u;
+	out->kind = ADDR_HEAP_RELEASED;
+	out->size_class = span_class_size_class(spc);
+	out->noscan = span_class_noscan(spc);
+	out->elem_bytes = class_bytes(spc);
+	out->slot_base = out->elem_bytes != 0 ? addr : align_down(addr, PAGE_SIZE);
+}
+
+static enum slot_state
+slot_state_of(const struct mspan *s, size_t idx, bool *by_other)
+{
+	size_t w = idx / 64;
+	uint64_t bit = (uint64_t)1 << (idx % 64);
+	if (idx >= s->nelems)
+		return SLOT_TAIL;
+	if ((a64_load_acquire(&s->remote[w]) & bit) != 0) {
+		*by_other = true;
+		return SLOT_FREED;
+	}
+	if ((a64_load_acquire(&s->live[w]) & bit) != 0)
+		return SLOT_LIVE;
+	/* avail belongs to the owner; a torn answer is better than none. Before
+	 * its first sweep a span has no freed slot that is available. */
+	bool never_used = !s->needzero && (s->avail[w] & bit) != 0;
+	return never_used ? SLOT_FREE : SLOT_FREED;
+}
+
+static void
+describe_slot(const struct mspan *s, uintptr_t addr, struct addr_info *out)
+{
+	size_t off = addr - s->base;
+	size_t idx = mspan_is_large(s) ? 0 : off / s->elem_bytes;
+	const struct mcache *c = aptr_load_acquire(&s->owner);
+	out->kind = mspan_is_large(s) ? ADDR_LARGE : mspan_is_tiny(s) ? ADDR_TINY : ADDR_SMALL;
+	out->span_base = s->base;
+	out->span_bytes = mspan_bytes(s);
+	out->size_class = span_class_size_class(s->span_class);
+	out->noscan = span_class_noscan(s->span_class);
+	out->parked = a32_load_acquire(&s->state) == SPAN_PARKED;
+	out->elem_bytes = s->elem_bytes;
+	out->nelems = s->nelems;
+	out->owner_tid = c != &mcache_none && c != NULL ? c->tid : 0;
+	/* inside a tiny object: go back to the granule it starts at */
+	while (mspan_is_tiny(s) && idx % TINY_BLOCK_GRANULES != 0 &&
+	    (s->cont[idx / 64] >> (idx % 64) & 1) != 0)
+		idx--;
+	out->slot_idx = idx;
+	out->slot_base = s->base + idx * s->elem_bytes;
+	out->state = slot_state_of(s, idx, &out->freed_by_other);
+}
+
+void
+heap_describe(uintptr_t addr, struct addr_info *out)
+{
+	*out = (struct addr_info){ .kind = ADDR_FOREIGN };
+	const struct heap_arena *a = arena_of(addr);
+	if (a == NULL)
+		return;
+	const struct mspan *s = span_of(addr);
+	if (s == NULL || addr - s->base >= mspan_bytes(s))
+		s = arena_span_containing(addr);
+	if (s == NULL)
+		describe_released(a, addr, out);
+	else
+		describe_slot(s, addr, out);
+}

@@ -1,0 +1,264 @@
+/* mspan.c - see mspan.h. */
+#include "mspan.h"
+
+#include <string.h>
+
+#include "die.h"
+
+size_t
+mspan_struct_bytes(size_t nwords)
+{
+	size_t own = align_up(3 * nwords * sizeof(uint64_t), CACHE_LINE);
+	size_t remote = align_up(nwords * sizeof(uint64_t), CACHE_LINE);
+	return sizeof(struct mspan) + own + remote;
+}
+
+static uint64_t
+tail_mask(const struct mspan *s, size_t word)
+{
+	size_t first = word * 64;
+	if (first >= s->nelems)
+		return 0;
+	return s->nelems - first >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << (s->nelems - first)) - 1;
+}
+
+/* Bit 0 of every nibble: the first granule of each tiny block. */
+static const uint64_t block_starts = 0x1111111111111111u;
+
+/* The start bits of those nibbles of v that are zero. */
+static uint64_t
+empty_blocks(uint64_t v)
+{
+	v |= v >> 1;
+	v |= v >> 2;
+	return ~v & block_starts;
+}
+
+static void
+set_geometry(struct mspan *s)
+{
+	size_t bytes = mspan_bytes(s);
+	if (mspan_is_large(s)) {
+		s->elem_bytes = bytes;
+		s->divmul = 0;
+		s->nelems = 1;
+		return;
+	}
+	if (mspan_is_tiny(s)) {
+		s->elem_bytes = TINY_GRANULE_BYTES;
+		s->divmul = (uint32_t)((uint64_t)1 << 32 >> 2);
+	} else {
+		const struct size_class *c = &size_classes[span_class_size_class(s->span_class)];
+		s->elem_bytes = c->elem_bytes;
+		s->divmul = c->divmul;
+	}
+	size_t n = bytes / s->elem_bytes;
+	s->nelems = (uint32_t)(n < SPAN_MAX_SLOTS ? n : SPAN_MAX_SLOTS);
+}
+
+static void
+set_all_available(struct mspan *s)
+{
+	s->avail_n = 0;
+	for (size_t w = 0; w < s->nwords; w++) {
+		s->avail[w] = tail_mask(s, w);
+		if (mspan_is_tiny(s))
+			s->avail[w] &= block_starts;
+		s->avail_n += popcount64(s->avail[w]);
+	}
+}
+
+static uint16_t
+share_of(uint32_t nelems, unsigned percent)
+{
+	uint32_t n = nelems * percent / 100;
+	return (uint16_t)(n == 0 ? 1 : n);
+}
+
+void
+mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
+    bool zeroed, unsigned sweep_share_percent)
+{
+	s->base = base;
+	s->npages = npages;
+	s->span_class = (uint8_t)span_class;
+	set_geometry(s);
+	size_t nwords = mspan_words(s->nelems);
+	uint64_t *own = (uint64_t *)(s + 1);
+	s->nwords = (uint16_t)nwords;
+	s->live = (atomic_u64 *)own;
+	s->avail = own + nwords;
+	s->cont = mspan_is_tiny(s) ? own + 2 * nwords : NULL;
+	s->remote = (atomic_u64 *)((char *)own + align_up(3 * nwords * sizeof(*own), CACHE_LINE));
+	memset(own, 0, 3 * nwords * sizeof(*own));
+	memset(s->remote, 0, nwords * sizeof(*own));
+	set_all_available(s);
+	aptr_store_relaxed(&s->owner, &mcache_none);
+	uint32_t units = mspan_is_tiny(s) ? s->nelems / TINY_BLOCK_GRANULES : s->nelems;
+	s->sweep_at = share_of(units, sweep_share_percent);
+	uint16_t per_word = s->nelems >= 64 ? 16 : share_of(s->nelems, 25);
+	s->notify_at = per_word;
+	s->budget = INT32_MAX;
+	s->next = s->prev = NULL;
+	s->list = LIST_NONE;
+	s->needzero = !zeroed;
+	s->moved = false;
+	s->sweepgen = 0;
+	mspan_set_state(s, SPAN_IN_USE);
+}
+
+/* Appends bits of one word to order[], at most `room`; returns what is left. */
+static uint64_t
+take_bits(uint64_t bits, size_t word, uint16_t *order, uint32_t *n, uint32_t room)
+{
+	for (; bits != 0 && room > 0; room--) {
+		order[(*n)++] = (uint16_t)(word * 64 + ctz64(bits));
+		bits &= bits - 1;
+	}
+	return bits;
+}
+
+/* Fisher and Yates: every order of the n slots is as likely as any other. The
+ * 16-bit draw times n, shifted, is off uniform by less than n/65536. */
+static void
+shuffle(uint16_t *order, uint32_t n, struct rand_stream *rng)
+{
+	for (uint32_t i = n; i > 1; i--) {
+		uint32_t j = (rand_u16(rng) * i) >> 16;
+		uint16_t t = order[i - 1];
+		order[i - 1] = order[j];
+		order[j] = t;
+	}
+}
+
+static void
+reverse(uint16_t *order, uint32_t n)
+{
+	for (uint32_t i = 0; i < n / 2; i++) {
+		uint16_t t = order[i];
+		order[i] = order[n - 1 - i];
+		order[n - 1 - i] = t;
+	}
+}
+
+uint32_t
+mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
+{
+	uint32_t n = 0;
+	if (s->avail_n == 0)
+		return 0;
+	size_t w = rng != NULL ? rand_u16(rng) * s->nwords >> 16 : 0;
+	for (size_t seen = 0; seen < s->nwords && n < WINDOW_SLOTS; seen++) {
+		if (s->avail[w] != 0)
+			s->avail[w] = take_bits(s->avail[w], w, order, &n, WINDOW_SLOTS - n);
+		w = w + 1 == s->nwords ? 0 : w + 1;
+	}
+	s->avail_n -= n;
+	if (rng != NULL)
+		shuffle(order, n, rng);
+	else
+		reverse(order, n);
+	return n;
+}
+
+void
+mspan_return_window(struct mspan *s, const uint16_t *order, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		size_t w = order[i] / 64;
+		uint64_t bit = (uint64_t)1 << (order[i] % 64);
+		if ((a64_load_relaxed(&s->live[w]) & bit) != 0 || (s->avail[w] & bit) != 0)
+			continue;
+		s->avail[w] |= bit;
+		s->avail_n++;
+	}
+}
+
+size_t
+mspan_drain(struct mspan *s)
+{
+	size_t n = 0;
+	for (size_t w = 0; w < s->nwords; w++) {
+		if (a64_load_relaxed(&s->remote[w]) == 0)
+			continue;
+		uint64_t freed = a64_exchange(&s->remote[w], 0);
+		uint64_t live = a64_load_relaxed(&s->live[w]);
+		if (unlikely((freed & ~live) != 0)) {
+			size_t slot = w * 64 + ctz64(freed & ~live);
+			/* two threads freed it at the very same moment */
+			die(&(struct die_info){ .code = DIE_DOUBLE_FREE, .api = "free",
+			    .site = "MSPAN-2", .addr = s->base + slot * s->elem_bytes });
+		}
+		a64_store_relaxed(&s->live[w], live & ~freed);
+		n += popcount64(freed);
+	}
+	return n;
+}
+
+void
+mspan_sweep(struct mspan *s)
+{
+	mspan_drain(s);
+	uint32_t n = 0;
+	for (size_t w = 0; w < s->nwords; w++) {
+		uint64_t live = a64_load_relaxed(&s->live[w]);
+		if (mspan_is_tiny(s)) {
+			s->avail[w] = empty_blocks(live) & tail_mask(s, w);
+			s->cont[w] &= ~(s->avail[w] * 0xf);
+		} else {
+			s->avail[w] = ~live & tail_mask(s, w);
+		}
+		n += popcount64(s->avail[w]);
+	}
+	s->avail_n = n;
+	s->needzero = true;
+}
+
+size_t
+mspan_live_count(const struct mspan *s)
+{
+	size_t n = 0;
+	for (size_t w = 0; w < s->nwords; w++)
+		n += popcount64(a64_load_relaxed(&s->live[w]) &
+		    ~a64_load_relaxed(&s->remote[w]));
+	return n;
+}
+
+size_t
+mspan_freed_count(const struct mspan *s)
+{
+	if (!mspan_is_tiny(s))
+		return s->nelems - mspan_live_count(s) - s->avail_n;
+	size_t n = 0;
+	for (size_t w = 0; w < s->nwords; w++) {
+		uint64_t live = a64_load_relaxed(&s->live[w]) & ~a64_load_relaxed(&s->remote[w]);
+		n += popcount64(empty_blocks(live) & tail_mask(s, w));
+	}
+	return n - s->avail_n;
+}
+
+bool
+mspan_is_empty(const struct mspan *s)
+{
+	for (size_t w = 0; w < s->nwords; w++) {
+		/* live first: a remote bit is set only while its live bit is */
+		uint64_t live = a64_load_acquire(&s->live[w]);
+		if ((live & ~a64_load_acquire(&s->remote[w])) != 0)
+			return false;
+	}
+	return true;
+}
+
+void
+mspan_set_state(struct mspan *s, enum span_state to)
+{
+	static const uint8_t from[] = {
+		[SPAN_DEAD] = 1 << SPAN_IN_USE | 1 << SPAN_PARKED,
+		[SPAN_IN_USE] = 1 << SPAN_DEAD,
+		[SPAN_PARKED] = 1 << SPAN_IN_USE,
+	};
+	uint32_t now = a32_load_relaxed(&s->state);
+	if (unlikely(now > SPAN_PARKED || (from[to] & (1u << now)) == 0))
+		die_corruption("MSPAN-9", s);
+	a32_store_release(&s->state, to);
+}

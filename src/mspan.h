@@ -1,0 +1,197 @@
+/* mspan.h - a run of pages cut into equal slots, and the bits that say what
+ * each slot is. Everything here lies outside the heap.
+ *
+ *   FREE --malloc--> LIVE --free by owner--> FREED --sweep--> FREE
+ *                     +----free by another thread--> FREED (remote bit)
+ *
+ *   live    set by malloc, cleared by free; written by the owner only
+ *   avail   may still be handed out; emptied window by window into the cache
+ *   remote  freed by a thread that is not the owner; atomic, on lines of its own
+ *   freed   not a bitmap: a slot that is neither live, avail, nor in the
+ *           owner's window has been freed and waits for the sweep
+ *
+ * MSPAN-1  live & avail == 0
+ * MSPAN-2  remote is a subset of live: a remote free leaves the live bit, the
+ *          owner clears both when it drains
+ * MSPAN-3  no bit at or behind nelems in any of the three
+ * MSPAN-4  avail_n == popcount(avail)
+ * MSPAN-5  a span on its owner's full list has avail_n == 0
+ * MSPAN-6  base, npages, elem_bytes, nelems and divmul fit its span class
+ * MSPAN-7  a window holds distinct slots, neither live nor avail (mcache.h)
+ * MSPAN-8  a large span has one slot, as long as the span
+ *
+ * Ownership: owner, set from refill until the thread exits or gives the span
+ * up. Only the owner touches live, avail and the fields of the second line;
+ * live is read by anybody who frees (relaxed), base to notify_at are written
+ * before the span is entered into the arena map and constant until it leaves.
+ *
+ * A struct mspan is never given to another use: a thread that frees a stale
+ * pointer at the worst moment reads an old span, never foreign memory. Its
+ * link in a notification queue (note) survives reuse for the same reason. */
+#ifndef SPANGUARD_MSPAN_H
+#define SPANGUARD_MSPAN_H
+
+#include "atomic.h"
+#include "base.h"
+#include "rand.h"
+#include "sizeclasses.h"
+
+struct mcache;
+
+enum {
+	/* span class = size class, plus NOSCAN for spans promised pointer-free */
+	SPAN_NOSCAN = SIZE_CLASSES,
+	SPAN_CLASSES = 2 * SIZE_CLASSES,
+	SPAN_LARGE = 0,
+	SPAN_LARGE_NOSCAN = SPAN_NOSCAN,
+	SPAN_TINY = SPAN_CLASSES,    /* granules of the tiny allocator, noscan */
+	SPAN_CLASSES_ALL,
+
+	WINDOW_SLOTS = 64,
+	SPAN_MAX_SLOTS = 4096,
+	TINY_GRANULE_BYTES = 4,
+	TINY_BLOCK_BYTES = 16,
+	TINY_BLOCK_GRANULES = TINY_BLOCK_BYTES / TINY_GRANULE_BYTES,
+	TINY_SPAN_PAGES = 1,
+};
+
+enum span_state { SPAN_DEAD, SPAN_IN_USE, SPAN_PARKED };
+
+/* On which list of its owner the span is. */
+enum span_list { LIST_NONE, LIST_CURRENT, LIST_FULL, LIST_READY };
+
+struct mspan {
+	/* first line: constant while in use, read by every free */
+	uintptr_t base;
+	atomic_u64 *live;
+	atomic_u64 *remote;
+	atomic_ptr owner;          /* struct mcache *, or &mcache_none */
+	size_t elem_bytes;
+	uint32_t divmul;
+	uint32_t nelems;
+	size_t npages;
+	uint8_t span_class;
+	uint8_t pool;              /* which mspan pool the struct came from */
+	uint16_t nwords;
+	uint16_t notify_at;        /* remote frees in one word before the owner is told */
+	uint16_t sweep_at;         /* freed slots that make a sweep worth while */
+
+	/* second line: the owner's */
+	int32_t budget ALIGNED(CACHE_LINE);  /* owner's frees until it looks at the span */
+	uint32_t avail_n;
+	uint64_t *avail;
+	uint64_t *cont;            /* tiny: granules that continue an object; else NULL */
+	struct mspan *next;
+	struct mspan *prev;
+	uint32_t sweepgen;         /* mcentral.h */
+	uint8_t list;              /* enum span_list */
+	bool needzero;             /* some slot may hold old bytes */
+	bool moved;                /* pages came by sys_move: see mheap.c */
+	uint8_t spare;
+	atomic_u32 state;          /* enum span_state */
+
+	/* third line: written by remote frees */
+	struct span_note {
+		atomic_ptr next ALIGNED(CACHE_LINE);
+		atomic_u32 queued;
+	} note;
+};
+
+/* No owner: every free of the span's slots is a remote one. */
+extern struct mcache mcache_none;
+
+static inline bool
+span_class_noscan(unsigned span_class)
+{
+	return span_class >= SPAN_NOSCAN;
+}
+
+static inline unsigned
+span_class_size_class(unsigned span_class)
+{
+	return span_class >= SPAN_TINY ? 0 : span_class % SIZE_CLASSES;
+}
+
+static inline bool
+mspan_is_large(const struct mspan *s)
+{
+	return s->span_class == SPAN_LARGE || s->span_class == SPAN_LARGE_NOSCAN;
+}
+
+static inline bool
+mspan_is_tiny(const struct mspan *s)
+{
+	return s->span_class == SPAN_TINY;
+}
+
+static inline size_t
+mspan_bytes(const struct mspan *s)
+{
+	return s->npages << PAGE_SHIFT;
+}
+
+/* Address to slot: true, and *idx, only for the exact first byte of a slot.
+ * Division by multiplication (Granlund and Montgomery); sizeclasses.h's
+ * divmul is proved exact for every offset by tests/test_sizeclasses.c. The
+ * bits behind nelems are never live, so a slot number that is too high is
+ * caught by whoever looks at its live bit. This is the only way from a
+ * program's pointer to a slot. */
+INLINE bool
+mspan_slot(const struct mspan *s, uintptr_t addr, size_t *idx)
+{
+	size_t off = addr - s->base;
+	size_t i = (size_t)(((uint64_t)off * s->divmul) >> 32);
+	*idx = i;
+	return i * s->elem_bytes == off;
+}
+
+INLINE bool
+mspan_slot_live(const struct mspan *s, size_t idx)
+{
+	uint64_t bit = (uint64_t)1 << (idx % 64);
+	uint64_t word = a64_load_relaxed(&s->live[idx / 64]) &
+	    ~a64_load_relaxed(&s->remote[idx / 64]);
+	return (word & bit) != 0;
+}
+
+/* How many words of bits `nelems` slots need: one bit more than slots, so that
+ * mspan_slot's "one too far" has a word to look at. */
+static inline size_t
+mspan_words(size_t nelems)
+{
+	return nelems / 64 + 1;
+}
+
+/* Bytes of a struct mspan with room for `nwords` words of each kind. */
+size_t mspan_struct_bytes(size_t nwords);
+
+/* Sets the fields of a span over [base, base + npages pages): all slots free,
+ * no owner. `storage` has mspan_struct_bytes(nwords) bytes; its note survives. */
+void mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
+    bool zeroed, unsigned sweep_share_percent);
+
+/* Moves up to WINDOW_SLOTS slots from avail into order[], the last of which is
+ * handed out first: ascending addresses, or shuffled uniformly when `rng` is
+ * given, starting at a random word. Returns how many. */
+uint32_t mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng);
+
+/* Puts slots of a window back (thread exit, fork). Live ones are left alone. */
+void mspan_return_window(struct mspan *s, const uint16_t *order, uint32_t n);
+
+/* Takes the remote frees into live; returns how many there were. Owner only. */
+size_t mspan_drain(struct mspan *s);
+
+/* Drains, then makes every freed slot available. Owner only, no window out. */
+void mspan_sweep(struct mspan *s);
+
+size_t mspan_live_count(const struct mspan *s);    /* live & ~remote */
+/* Slots a sweep would make available (tiny: blocks). No window may be out. */
+size_t mspan_freed_count(const struct mspan *s);
+/* No live slot once the remote frees are counted. Once true, it stays true for
+ * a span that is not anybody's current one. */
+bool mspan_is_empty(const struct mspan *s);
+
+/* Sets the state; dies on an arrow that is not drawn. */
+void mspan_set_state(struct mspan *s, enum span_state to);
+
+#endif

@@ -1,0 +1,140 @@
+/* mstats.c - see mstats.h. */
+#include "mstats.h"
+
+#include <string.h>
+
+#include "log.h"
+#include "marena.h"
+#include "mcache.h"
+#include "mheap.h"
+#include "mspan.h"
+#include "proc.h"
+#include "sys.h"
+
+void
+mstats_each_span(void (*fn)(struct mspan *s, void *arg), void *arg)
+{
+	struct heap_arena *a = aptr_load_acquire(&arena_map.all);
+	for (; a != NULL; a = a->next)
+		for (size_t w = 0; w < ARENA_WORDS; w++) {
+			uint64_t bits = a64_load_acquire(&a->page_in_use[w]);
+			for (; bits != 0; bits &= bits - 1) {
+				struct mspan *s = aptr_load_acquire(&a->spans[w * 64 + ctz64(bits)]);
+				if (s != NULL)
+					fn(s, arg);
+			}
+		}
+}
+
+static size_t
+window_slots(const struct mspan *s)
+{
+	const struct mcache *c = aptr_load_acquire(&s->owner);
+	if (c == &mcache_none || c == NULL)
+		return 0;
+	const struct mcache_alloc *a = &c->alloc[s->span_class];
+	return a->span == s ? a->n : 0;
+}
+
+static void
+count_span(struct mspan *s, void *arg)
+{
+	struct spanguard_stats *out = arg;
+	size_t live = mspan_live_count(s);
+	size_t unit = mspan_is_tiny(s) ? TINY_BLOCK_BYTES : s->elem_bytes;
+	size_t available = s->avail_n + window_slots(s);
+	size_t slots = mspan_is_tiny(s) ? s->nelems / TINY_BLOCK_GRANULES : s->nelems;
+	out->spans++;
+	out->span_bytes += mspan_bytes(s);
+	out->live_objects += live;
+	out->live_bytes += live * s->elem_bytes;
+	out->free_slot_bytes += available * unit;
+	if (mspan_is_large(s)) {
+		out->large_objects += live;
+		out->large_bytes += live * s->elem_bytes;
+	}
+	if (available + live < slots)
+		out->freed_bytes += (slots - live - available) * unit;
+}
+
+static void
+count_caches(struct mheap *h, struct spanguard_stats *out)
+{
+	for (struct mcache *c = mcache_first(); c != NULL; c = c->next) {
+		if (c->heap != h)
+			continue;
+		out->threads += c->in_use && c->tid != 0;
+		out->small_allocs += c->handed_out;
+		for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++)
+			out->small_allocs -= c->alloc[spc].n;
+		out->page_cache_bytes += (uint64_t)popcount64(c->pages.pages) << PAGE_SHIFT;
+	}
+}
+
+void
+mstats_read(struct mheap *h, struct spanguard_stats *out)
+{
+	struct sys_stats sys;
+	memset(out, 0, sizeof(*out));
+	mstats_each_span(count_span, out);
+	count_caches(h, out);
+	sys_read_stats(&sys);
+	out->free_page_bytes = (uint64_t)h->pages.free_pages << PAGE_SHIFT;
+	out->returned_bytes = (uint64_t)h->pages.scavenged_pages << PAGE_SHIFT;
+	out->reserved_bytes = h->reserved_bytes;
+	out->metadata_bytes = persistent_bytes(&h->meta);
+	out->guard_bytes = sys.guard_bytes;
+	out->guards_installed = sys.guards_installed;
+	out->guards_skipped = sys.guards_skipped;
+	out->large_allocs = a64_load_relaxed(&h->large_allocs);
+	out->scavenged_bytes = a64_load_relaxed(&h->scavenged_pages) << PAGE_SHIFT;
+	out->system_calls = sys.calls;
+}
+
+/* The fields of struct spanguard_stats by name; all are uint64_t. */
+static const struct stats_field {
+	char name[24];
+	uint16_t offset;
+} fields[] = {
+#define FIELD(f) { #f, (uint16_t)offsetof(struct spanguard_stats, f) }
+	FIELD(live_bytes), FIELD(live_objects), FIELD(freed_bytes), FIELD(free_slot_bytes),
+	FIELD(span_bytes), FIELD(spans), FIELD(large_bytes), FIELD(large_objects),
+	FIELD(page_cache_bytes), FIELD(free_page_bytes), FIELD(returned_bytes),
+	FIELD(reserved_bytes), FIELD(metadata_bytes), FIELD(guard_bytes),
+	FIELD(guards_installed), FIELD(guards_skipped), FIELD(small_allocs),
+	FIELD(large_allocs), FIELD(scavenged_bytes), FIELD(system_calls), FIELD(threads),
+#undef FIELD
+};
+
+_Static_assert(ARRAY_LEN(fields) * sizeof(uint64_t) == sizeof(struct spanguard_stats),
+    "every field of the statistics has its row");
+
+void
+mstats_print_json(const struct spanguard_stats *s, struct print *out)
+{
+	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+		uint64_t v;
+		memcpy(&v, (const char *)s + fields[i].offset, sizeof(v));
+		print_str(out, i == 0 ? "{\"" : ",\"");
+		print_str(out, fields[i].name);
+		print_str(out, "\":");
+		print_dec(out, v);
+	}
+	print_str(out, "}");
+}
+
+void
+mstats_log(void)
+{
+	static char buf[2048];
+	struct spanguard_stats s;
+	struct print out;
+	proc_world_lock();
+	mstats_read(&mheap_, &s);
+	proc_world_unlock();
+	print_init(&out, buf, sizeof(buf));
+	print_str(&out, "spanguard: statistics ");
+	mstats_print_json(&s, &out);
+	print_str(&out, "\n");
+	log_write(&out);
+}

@@ -1,0 +1,24 @@
+/* mstats.h - counts, taken by walking the spans: nothing is counted on the
+ * fast path, so nothing can drift. */
+#ifndef SPANGUARD_MSTATS_H
+#define SPANGUARD_MSTATS_H
+
+#include "../include/spanguard.h"
+#include "print.h"
+
+struct mheap;
+struct mspan;
+
+/* Calls fn for every span of the arena map, in address order within an arena. */
+void mstats_each_span(void (*fn)(struct mspan *s, void *arg), void *arg);
+
+/* Caller holds the world lock or is alone. */
+void mstats_read(struct mheap *h, struct spanguard_stats *out);
+
+/* One line of JSON, the fields by their names. */
+void mstats_print_json(const struct spanguard_stats *s, struct print *out);
+
+/* The process's heap, to the log. */
+void mstats_log(void);
+
+#endif

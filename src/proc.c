@@ -1,0 +1,317 @@
+/* proc.c - see proc.h.
+ *
+ * Start: the first malloc may come before any constructor, before libc's own,
+ * even before relocation (tls.h, boot.c). mallocinit reads the options and sets
+ * the tiers up; what needs a living libc (fork handlers, the exit key, signal
+ * handlers, a thread) waits for the constructor.
+ *
+ * The main thread's TLS block is laid out afresh after relocation: a cache that
+ * an IFUNC resolver of the program made attach is found again as early_cache.
+ *
+ * Thread exit: a pthread key's destructor. It re-arms itself until the last
+ * round, so that other keys' destructors still find a cache; what comes after
+ * that (joining, TLS teardown in libc) is served by the shared cache and frees
+ * remotely. The key is made by the constructor, early enough to be one of the
+ * few whose values need no memory.
+ *
+ * Fork: prepare takes world, shared, every cache's and the heap's lock, in that
+ * order; every other lock of ours is only ever taken under one of these. */
+#include "proc.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+#include "die.h"
+#include "malloc.h"
+#include "mcache.h"
+#include "mheap.h"
+#include "mstats.h"
+#include "options.h"
+#include "report.h"
+#include "sys.h"
+#include "tls.h"
+#include "verify.h"
+
+enum { EXIT_ROUNDS = 3, SCAVENGER_STACK_BYTES = 64 * 1024 };
+
+_Thread_local struct thread_state thread_state TLS_MODEL;
+
+static struct mutex init_lock = MUTEX_INIT(LOCK_INIT);
+static struct mutex world = MUTEX_INIT(LOCK_WORLD);
+static struct mutex shared_lock = MUTEX_INIT(LOCK_SHARED);
+static struct mcache *shared_cache;
+static struct mcache *early_cache;
+static atomic_u32 initialised;
+static bool constructed;
+static bool exit_key_made;
+static pthread_key_t exit_key;
+
+/* ---- start ---- */
+
+static enum sys_guard_kind
+guard_kind(void)
+{
+	switch (options.guards) {
+	case OPT_GUARDS_MARKER:
+		return SYS_GUARD_MARKER;
+	case OPT_GUARDS_MPROTECT:
+		return SYS_GUARD_MPROTECT;
+	default:
+		return SYS_GUARD_AUTO;
+	}
+}
+
+static void
+init_locked(void)
+{
+	options_init();
+	sys_init(guard_kind(), options.guard_vma_percent);
+	struct mheap_config config = {
+		.sweep_share_percent = options.sweep_share,
+		.randomize = options.randomize,
+		.scavenge_delay_ns = (uint64_t)options.scavenge_delay_ms * 1000000,
+		.scavenge_on_slow_path = options.scavenge == OPT_SCAVENGE_SLOW,
+		.seed = options.seed,
+	};
+	mheap_init(&mheap_, &config);
+	a32_store_release(&initialised, 1);
+}
+
+void
+mallocinit(void)
+{
+	if (likely(a32_load_acquire(&initialised) != 0))
+		return;
+	mutex_lock(&init_lock);
+	if (a32_load_relaxed(&initialised) == 0)
+		init_locked();
+	mutex_unlock(&init_lock);
+}
+
+/* ---- threads ---- */
+
+static NOINLINE void
+tls_set(struct mcache *c)
+{
+	thread_state.cache = c;
+}
+
+static void
+thread_exit(void *arg)
+{
+	struct mcache *c = arg;
+	if (c != mcache_self())
+		return;
+	if (c->exit_round++ < EXIT_ROUNDS && pthread_setspecific(exit_key, c) == 0)
+		return;
+	thread_state.gone = true;
+	tls_set(NULL);
+	mcache_release(c);
+}
+
+/* May call calloc for a late key; the cache is in place by then. */
+static void
+arm_exit_hook(struct mcache *c)
+{
+	if (exit_key_made)
+		c->dies_with_thread = pthread_setspecific(exit_key, c) == 0;
+}
+
+static struct mcache *
+take_early_cache(void)
+{
+	struct mcache *c = early_cache;
+	if (c == NULL || c->tid != sys_gettid())
+		return NULL;
+	early_cache = NULL;
+	return c;
+}
+
+NOINLINE struct mcache *
+mcache_attach(void)
+{
+	if (tls_offset() == 0 || thread_state.gone)
+		return NULL;
+	mallocinit();
+	struct mcache *c = take_early_cache();
+	if (c == NULL)
+		c = mcache_acquire(&mheap_, sys_gettid());
+	if (c == NULL)
+		return NULL;
+	tls_set(c);
+	if (!constructed)
+		early_cache = c;
+	arm_exit_hook(c);
+	return c;
+}
+
+struct mcache *
+proc_shared_lock(void)
+{
+	if (tls_offset() == 0)
+		return NULL;
+	mallocinit();
+	mutex_lock(&shared_lock);
+	if (shared_cache == NULL)
+		shared_cache = mcache_acquire(&mheap_, 0);
+	if (shared_cache == NULL)
+		mutex_unlock(&shared_lock);
+	return shared_cache;
+}
+
+void
+proc_shared_unlock(struct mcache *c)
+{
+	if (unlikely(c == shared_cache))
+		mutex_unlock(&shared_lock);
+}
+
+/* ---- the whole heap ---- */
+
+void
+proc_world_lock(void)
+{
+	mutex_lock(&world);
+}
+
+bool
+proc_world_trylock(void)
+{
+	return mutex_trylock(&world);
+}
+
+void
+proc_world_unlock(void)
+{
+	mutex_unlock(&world);
+}
+
+/* ---- fork ---- */
+
+static void
+fork_prepare(void)
+{
+	proc_world_lock();
+	mutex_lock(&shared_lock);
+	mcache_lock_all();
+	mutex_lock(&mheap_.lock);
+}
+
+static void
+fork_parent(void)
+{
+	mutex_unlock(&mheap_.lock);
+	mcache_unlock_all();
+	mutex_unlock(&shared_lock);
+	proc_world_unlock();
+}
+
+static void
+fork_child(void)
+{
+	mutex_reset(&mheap_.lock);
+	mutex_reset(&shared_lock);
+	mutex_reset(&world);
+	mcache_after_fork_child(mcache_self(), shared_cache);
+	/* the background thread stayed in the parent */
+	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
+		mheap_.config.scavenge_on_slow_path = true;
+}
+
+/* ---- the background scavenger ---- */
+
+static void
+background_pass(unsigned n)
+{
+	/* now and then, what dead and idle threads left lying about */
+	if (n % 4 == 0) {
+		proc_world_lock();
+		mcache_trim_all(&mheap_, NULL);
+		for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
+			mcentral_sweep_all(&mheap_, &mheap_.central[i]);
+		proc_world_unlock();
+	}
+	mheap_scavenge_tick(&mheap_);
+}
+
+static void *
+background_scavenger(void *arg)
+{
+	uint64_t step_ns = mheap_.config.scavenge_delay_ns / 4;
+	if (step_ns < 10000000)
+		step_ns = 10000000;
+	const struct timespec step = { .tv_sec = (time_t)(step_ns / 1000000000),
+		.tv_nsec = (long)(step_ns % 1000000000) };
+	(void)arg;
+	for (unsigned n = 1;; n++) {
+		nanosleep(&step, NULL);
+		background_pass(n);
+	}
+	return NULL;
+}
+
+static void
+start_background_scavenger(void)
+{
+	pthread_t t;
+	pthread_attr_t attr;
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, SCAVENGER_STACK_BYTES);
+	if (pthread_create(&t, &attr, background_scavenger, NULL) != 0) {
+		report_warn("cannot start the background scavenger, "
+		    "idle pages go back on the slow path", NULL);
+		mheap_.config.scavenge_on_slow_path = true;
+	}
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+/* ---- constructor and the end ---- */
+
+static void
+on_verify_signal(int sig)
+{
+	(void)sig;
+	verify_from_signal();
+}
+
+static void
+install_verify_signal(void)
+{
+	struct sigaction sa = { .sa_handler = on_verify_signal, .sa_flags = SA_RESTART };
+	if (options.verify_signal != 0 &&
+	    sigaction((int)options.verify_signal, &sa, NULL) != 0)
+		report_warn("verify_signal: the kernel refuses a handler for this signal", NULL);
+}
+
+__attribute__((constructor(101))) static void
+proc_start(void)
+{
+	mallocinit();
+	exit_key_made = pthread_key_create(&exit_key, thread_exit) == 0;
+	constructed = true;
+	struct mcache *c = mcache_self();
+	if (c != NULL) {
+		early_cache = NULL;
+		arm_exit_hook(c);
+	}
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
+	install_verify_signal();
+	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
+		start_background_scavenger();
+}
+
+/* Runs after the program's own atexit functions and destructors. */
+__attribute__((destructor(101))) static void
+proc_end(void)
+{
+	if (options.verify_at_exit)
+		verify_or_die();
+	if (options.stats_at_exit)
+		mstats_log();
+}

@@ -1,0 +1,21 @@
+/* proc.h - the process around the allocator: start, threads that come and go,
+ * fork, the background scavenger, the end. */
+#ifndef SPANGUARD_PROC_H
+#define SPANGUARD_PROC_H
+
+#include "base.h"
+
+struct mcache;
+
+/* The cache of threads whose own is gone (they ran their last exit hook) or
+ * cannot be had. Locked until proc_shared_unlock, which ignores any other
+ * cache. NULL before the library is relocated, or without memory. */
+struct mcache *proc_shared_lock(void);
+void proc_shared_unlock(struct mcache *c);
+
+/* Held by whatever walks the whole heap: trim, verify, statistics, fork. */
+void proc_world_lock(void);
+bool proc_world_trylock(void);
+void proc_world_unlock(void);
+
+#endif
