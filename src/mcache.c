@@ -1,8 +1,8 @@
 /* mcache.c - see mcache.h. The way to a slot, when the window is empty:
  *
  *   mcache_next_slot
- *     1 the current span's next window          mspan_next_window
- *     2 the current span, if enough is freed    mspan_sweep
+ *     1 the current span, if enough is freed    mspan_sweep
+ *     2 the current span's next window          mspan_next_window
  *     3 the ready list                          mspan_sweep
  *     4 spans that others told us about         take_notes
  *     5 a few of the full list, in turn         look_at_full
@@ -231,35 +231,33 @@ set_current(struct mcache *c, unsigned spc, struct mspan *s)
 	a->live = s->live;
 }
 
+/* Slots freed since the last sweep come before slots never used, once there are
+ * enough of them: their pages are there already. */
 static bool
 next_window(struct mcache *c, unsigned spc)
 {
 	struct mcache_alloc *a = &c->alloc[spc];
 	if (a->span == NULL)
 		return false;
+	if (mspan_freed_count(a->span) >= a->span->sweep_at)
+		sweep(c, a->span);
 	a->fresh = !a->span->needzero;
 	a->n = mspan_next_window(a->span, a->order, c->rng);
 	c->handed_out += a->n;
 	return a->n != 0;
 }
 
-/* The current span has no window left: sweep it if it is worth it, else let go. */
-static bool
+/* The current span has no window left. */
+static void
 retire_current(struct mcache *c, unsigned spc)
 {
 	struct mcache_alloc *a = &c->alloc[spc];
 	struct mspan *s = a->span;
 	if (s == NULL)
-		return false;
-	mspan_drain(s);
-	if (mspan_freed_count(s) >= s->sweep_at) {
-		sweep(c, s);
-		if (s->avail_n != 0)
-			return true;
-	}
+		return;
 	a->span = NULL;
+	mspan_drain(s);
 	file_span(c, s);
-	return false;
 }
 
 static struct mspan *
@@ -317,9 +315,8 @@ refill(struct mcache *c, unsigned spc)
 	mutex_lock(&c->lock);
 	c->slow_ops++;
 	ok = next_window(c, spc);
-	if (!ok && retire_current(c, spc))
-		ok = next_window(c, spc);
 	if (!ok) {
+		retire_current(c, spc);
 		struct mspan *s = find_span(c, spc);
 		if (s != NULL) {
 			set_current(c, spc, s);

@@ -200,7 +200,7 @@ static struct mspan *
 finish_span(struct mheap *h, struct mspan *s, uintptr_t base, size_t npages,
     unsigned span_class, bool zeroed)
 {
-	mspan_init(s, base, npages, span_class, zeroed, h->config.sweep_share_percent);
+	mspan_init(s, base, npages, span_class, zeroed, &h->config.span);
 	a64_fetch_add(&h->spans_in_use, 1);
 	a64_fetch_add(&h->span_pages_in_use, npages);
 	arena_set_span(s);

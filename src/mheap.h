@@ -24,7 +24,7 @@ enum { SPAN_POOLS = 6 };
 
 /* What mheap needs to know of the options; plain data, set once. */
 struct mheap_config {
-	unsigned sweep_share_percent;
+	struct span_policy span;
 	bool randomize;
 	uint64_t scavenge_delay_ns;
 	bool scavenge_on_slow_path;

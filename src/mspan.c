@@ -75,9 +75,20 @@ share_of(uint32_t nelems, unsigned percent)
 	return (uint16_t)(n == 0 ? 1 : n);
 }
 
+/* Small slots fill a window; of large ones it holds fewer, so that a program
+ * that needs one at a time touches a few, not the whole span. */
+static uint8_t
+window_slots(size_t elem_bytes, size_t window_bytes)
+{
+	size_t n = window_bytes / elem_bytes;
+	if (n < WINDOW_MIN_SLOTS)
+		n = WINDOW_MIN_SLOTS;
+	return (uint8_t)(n < WINDOW_SLOTS ? n : WINDOW_SLOTS);
+}
+
 void
 mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
-    bool zeroed, unsigned sweep_share_percent)
+    bool zeroed, const struct span_policy *policy)
 {
 	s->base = base;
 	s->npages = npages;
@@ -95,9 +106,10 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 	set_all_available(s);
 	aptr_store_relaxed(&s->owner, &mcache_none);
 	uint32_t units = mspan_is_tiny(s) ? s->nelems / TINY_BLOCK_GRANULES : s->nelems;
-	s->sweep_at = share_of(units, sweep_share_percent);
+	s->sweep_at = share_of(units, policy->sweep_share_percent);
 	uint16_t per_word = s->nelems >= 64 ? 16 : share_of(s->nelems, 25);
 	s->notify_at = per_word;
+	s->window = window_slots(s->elem_bytes, policy->window_bytes);
 	s->budget = INT32_MAX;
 	s->next = s->prev = NULL;
 	s->list = LIST_NONE;
@@ -148,9 +160,9 @@ mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
 	if (s->avail_n == 0)
 		return 0;
 	size_t w = rng != NULL ? rand_u16(rng) * s->nwords >> 16 : 0;
-	for (size_t seen = 0; seen < s->nwords && n < WINDOW_SLOTS; seen++) {
+	for (size_t seen = 0; seen < s->nwords && n < s->window; seen++) {
 		if (s->avail[w] != 0)
-			s->avail[w] = take_bits(s->avail[w], w, order, &n, WINDOW_SLOTS - n);
+			s->avail[w] = take_bits(s->avail[w], w, order, &n, s->window - n);
 		w = w + 1 == s->nwords ? 0 : w + 1;
 	}
 	s->avail_n -= n;

@@ -48,6 +48,7 @@ enum {
 	SPAN_CLASSES_ALL,
 
 	WINDOW_SLOTS = 64,
+	WINDOW_MIN_SLOTS = 8,
 	SPAN_MAX_SLOTS = 4096,
 	TINY_GRANULE_BYTES = 4,
 	TINY_BLOCK_BYTES = 16,
@@ -87,7 +88,7 @@ struct mspan {
 	uint8_t list;              /* enum span_list */
 	bool needzero;             /* some slot may hold old bytes */
 	bool moved;                /* pages came by sys_move: see mheap.c */
-	uint8_t spare;
+	uint8_t window;            /* most slots in one window */
 	atomic_u32 state;          /* enum span_state */
 
 	/* third line: written by remote frees */
@@ -165,12 +166,18 @@ mspan_words(size_t nelems)
 /* Bytes of a struct mspan with room for `nwords` words of each kind. */
 size_t mspan_struct_bytes(size_t nwords);
 
-/* Sets the fields of a span over [base, base + npages pages): all slots free,
- * no owner. `storage` has mspan_struct_bytes(nwords) bytes; its note survives. */
-void mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
-    bool zeroed, unsigned sweep_share_percent);
+/* What the mode says about spans. */
+struct span_policy {
+	unsigned sweep_share_percent;   /* freed slots that make a sweep worth while */
+	size_t window_bytes;            /* a window of large slots is kept this short */
+};
 
-/* Moves up to WINDOW_SLOTS slots from avail into order[], the last of which is
+/* Sets the fields of a span over [base, base + npages pages): all slots free,
+ * no owner. s has mspan_struct_bytes(nwords) bytes; its note survives. */
+void mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
+    bool zeroed, const struct span_policy *policy);
+
+/* Moves up to s->window slots from avail into order[], the last of which is
  * handed out first: ascending addresses, or shuffled uniformly when `rng` is
  * given, starting at a random word. Returns how many. */
 uint32_t mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng);

@@ -68,7 +68,7 @@ init_locked(void)
 	options_init();
 	sys_init(guard_kind(), options.guard_vma_percent);
 	struct mheap_config config = {
-		.sweep_share_percent = options.sweep_share,
+		.span = { options.sweep_share, options.window_bytes },
 		.randomize = options.randomize,
 		.scavenge_delay_ns = (uint64_t)options.scavenge_delay_ms * 1000000,
 		.scavenge_on_slow_path = options.scavenge == OPT_SCAVENGE_SLOW,
