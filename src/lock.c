@@ -1,0 +1,204 @@
+/* lock.c - the futex mutex of lock.h, and the check of the lock order.
+ *
+ *          lock: cas 0->1            unlock: exchange 0
+ *   free ------------------> held ------------------------> free
+ *                              | lock: spin, then exchange 2
+ *                              v
+ *                            held, sleepers -- unlock: exchange 0, wake one
+ *
+ * A thread that has slept takes the lock in state 2, since it cannot know
+ * whether others sleep still; that costs at most one wake too many.
+ * Source of the algorithm: U. Drepper, "Futexes are tricky" (2011), section 6.
+ *
+ * Checks, in builds with SPANGUARD_LOCK_CHECKS=1:
+ *   LOCK-1  a lock is taken only while all ranks held are lower; equal ranks
+ *           together only in LOCK_MCACHE, LOCK_MCENTRAL and LOCK_SPANSET, of
+ *           which fork takes all. Rank LOCK_NONE is free of order. A trylock
+ *           cannot wait, so it may go against the order, but counts as held.
+ *   LOCK-2  only the holder unlocks, and asserts that it holds
+ *   LOCK-3  nobody locks what they hold
+ * What a thread holds is in its TLS: pointers of the first HELD_MAX locks, and
+ * a count per rank. Builds without checks have no TLS from here.
+ *
+ * Cost: one compare-and-swap to lock, one exchange to unlock. */
+#define _GNU_SOURCE
+#include "lock.h"
+#include "die.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <sched.h>
+
+#ifndef SPANGUARD_LOCK_CHECKS
+#define SPANGUARD_LOCK_CHECKS 0
+#endif
+
+enum {
+	CHECKS = SPANGUARD_LOCK_CHECKS,
+	HELD_MAX = 64,
+	SPINS = 32,        /* about a microsecond of pause instructions */
+	FREE = 0, HELD = 1, CONTENDED = 2,
+};
+
+const bool lock_checks = CHECKS;
+
+struct held_locks {
+	const struct mutex *lock[HELD_MAX];
+	uint32_t count;              /* used entries of lock[] */
+	uint32_t untracked;          /* held, but lock[] was full */
+	uint32_t of_rank[LOCK_RANKS];
+};
+
+/* Referenced only under CHECKS: the compiler drops it from other builds. */
+static __thread struct held_locks held __attribute__((tls_model("initial-exec"), unused));
+
+static bool
+rank_may_repeat(uint32_t rank)
+{
+	return rank == LOCK_MCACHE || rank == LOCK_MCENTRAL || rank == LOCK_SPANSET;
+}
+
+static uint32_t
+held_find(const struct mutex *m)
+{
+	for (uint32_t i = 0; i < held.count; i++) {
+		if (held.lock[i] == m)
+			return i;
+	}
+	return HELD_MAX;
+}
+
+/* Before waiting, so that a wrong order is a report and not a deadlock. */
+static void
+check_order(const struct mutex *m)
+{
+	if (held_find(m) != HELD_MAX)
+		die_corruption("LOCK-3", m);
+	if (m->rank == LOCK_NONE)
+		return;
+	if (m->rank >= LOCK_RANKS)
+		die_corruption("LOCK-1", m);
+	for (uint32_t r = m->rank + (rank_may_repeat(m->rank) ? 1 : 0); r < LOCK_RANKS; r++) {
+		if (held.of_rank[r] != 0)
+			die_corruption("LOCK-1", m);
+	}
+}
+
+static void
+held_add(const struct mutex *m)
+{
+	if (held.count < HELD_MAX)
+		held.lock[held.count++] = m;
+	else
+		held.untracked++;
+	held.of_rank[m->rank]++;
+}
+
+/* false: the thread does not hold m. */
+static bool
+held_remove(const struct mutex *m)
+{
+	uint32_t i = held_find(m);
+
+	if (i != HELD_MAX)
+		held.lock[i] = held.lock[--held.count];
+	else if (held.untracked > 0)
+		held.untracked--;
+	else
+		return false;
+	held.of_rank[m->rank]--;
+	return true;
+}
+
+/* Spinning is of use only where the holder can run meanwhile. */
+static bool
+many_cpus(void)
+{
+	static atomic_u32 known;    /* 0 not asked yet, 1 one, 2 more */
+	uint32_t k = a32_load_relaxed(&known);
+
+	if (unlikely(k == 0)) {
+		uint64_t set[16] = { 0 };
+		unsigned cpus = 0;
+		int saved_errno = errno;
+
+		if (sched_getaffinity(0, sizeof(set), (cpu_set_t *)(void *)set) != 0)
+			cpus = 2;    /* more CPUs than bits */
+		for (size_t i = 0; i < ARRAY_LEN(set); i++)
+			cpus += popcount64(set[i]);
+		errno = saved_errno;
+		k = cpus > 1 ? 2 : 1;
+		a32_store_relaxed(&known, k);
+	}
+	return k == 2;
+}
+
+static bool
+take_if_free(struct mutex *m)
+{
+	uint32_t want = FREE;
+
+	return a32_cas(&m->state, &want, HELD);
+}
+
+static NOINLINE void
+lock_slow(struct mutex *m)
+{
+	for (int i = many_cpus() ? SPINS : 0; i > 0; i--) {
+		if (a32_load_relaxed(&m->state) == FREE && take_if_free(m))
+			return;
+		cpu_relax();
+	}
+	while (a32_exchange(&m->state, CONTENDED) != FREE)
+		sys_futex_wait(&m->state.v, CONTENDED);
+}
+
+void
+mutex_lock(struct mutex *m)
+{
+	if (CHECKS)
+		check_order(m);
+	if (unlikely(!take_if_free(m)))
+		lock_slow(m);
+	if (CHECKS)
+		held_add(m);
+}
+
+bool
+mutex_trylock(struct mutex *m)
+{
+	if (!take_if_free(m))
+		return false;
+	if (CHECKS)
+		held_add(m);
+	return true;
+}
+
+void
+mutex_unlock(struct mutex *m)
+{
+	if (CHECKS && !held_remove(m))
+		die_corruption("LOCK-2", m);
+	if (unlikely(a32_exchange(&m->state, FREE) == CONTENDED))
+		sys_futex_wake(&m->state.v, 1);
+}
+
+void
+mutex_reset(struct mutex *m)
+{
+	/* Of locks that did not fit into held.lock, those in use are taken for
+	 * ours: fork takes all it resets. */
+	bool ours = CHECKS && (held_find(m) != HELD_MAX
+	    || (a32_load_relaxed(&m->state) != FREE && held.of_rank[m->rank] > 0));
+
+	if (ours)
+		held_remove(m);
+	a32_store_release(&m->state, FREE);
+}
+
+void
+mutex_assert_held(const struct mutex *m)
+{
+	if (CHECKS && held_find(m) == HELD_MAX && held.untracked == 0)
+		die_corruption("LOCK-2", m);
+}

@@ -1,0 +1,682 @@
+/* report.c - die(): one whole report, then SIGABRT.
+ *
+ *   ==PID==ERROR: spanguard: attempting double-free on 0x.. in thread T0 (..):
+ *     the call was free()
+ *     #0 0x.. in free (/usr/lib/libspanguard.so+0x..) (BuildId: ..)
+ *     #1 0x.. in main (/usr/bin/prog+0x..) (BuildId: ..)
+ *
+ *   0x.. is located 0 bytes inside of 48-byte slot [0x..,0x..) (..)
+ *   HINT: ..
+ *   SUMMARY: spanguard: double-free (/usr/bin/prog+0x..) in main
+ *
+ * The grammar is AddressSanitizer's, so tools that read its reports read these.
+ *
+ * REPORT-1: a report is composed in one static buffer by one thread and leaves
+ *   in one piece. The first thread to come owns the buffer; others wait a few
+ *   seconds for the process to end and then abort without a word.
+ * REPORT-2: an error in the reporter itself (same thread again) sends off what
+ *   was composed so far with one more line, and aborts.
+ *   When the program's SIGABRT handler left by longjmp and goes on, the next
+ *   error is a new report, up to REPORTS_MAX of them.
+ * REPORT-3: the owner is (process, thread): a child that was forked while
+ *   another thread reported takes the buffer over.
+ *
+ * Locks: only that owner word; no lock of the allocator, which may be held by
+ * the very thread that reports. No malloc, no stdio; 1 KiB of stack besides the
+ * unwinder's. Signals other than those of faults are blocked meanwhile. */
+#include "report.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "die.h"
+#include "log.h"
+#include "mlookup.h"
+#include "print.h"
+#include "procmap.h"
+#include "unwind.h"
+
+enum {
+	REPORT_BYTES = 65536 - 4096,   /* within what a datagram of the log may hold */
+	FRAMES_MAX = 64,
+	SYMBOL_BYTES = 256,
+	WAIT_MS = 10,
+	WAITS_MAX = 500,
+	REPORTS_MAX = 8,
+};
+
+char spanguard_report[REPORT_KEPT_BYTES];
+
+/* Everything of a report in progress; written by the owner only. */
+static struct {
+	struct print out;
+	char buf[REPORT_BYTES];
+	uintptr_t pcs[FRAMES_MAX];
+	size_t frames;
+	struct addr_info addr;
+	struct mapping map;
+	struct module module;
+	char symbol[SYMBOL_BYTES];
+	bool has_symbol;
+	bool sent;               /* nothing is in progress any more */
+	unsigned reports;
+} rep;
+
+static atomic_u64 owner;     /* pid << 32 | tid, 0: nobody */
+
+static uint32_t
+own_pid(void)
+{
+	return (uint32_t)syscall(SYS_getpid);
+}
+
+static uint32_t
+own_tid(void)
+{
+	return (uint32_t)syscall(SYS_gettid);
+}
+
+/* ---- the end ------------------------------------------------------------ */
+
+static void
+raise_abort(void)
+{
+	uint64_t set = (uint64_t)1 << (SIGABRT - 1);
+	syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &set, NULL, sizeof(set));
+	syscall(SYS_tgkill, own_pid(), own_tid(), SIGABRT);
+}
+
+/* The program's own handler runs first and may leave by longjmp; a core dump
+ * and the parent's view are those of abort(3). */
+static _Noreturn void
+end_process(bool ask_program)
+{
+	struct sigaction dfl;
+	if (ask_program)
+		raise_abort();
+	memset(&dfl, 0, sizeof(dfl));
+	dfl.sa_handler = SIG_DFL;
+	sigaction(SIGABRT, &dfl, NULL);
+	raise_abort();
+	for (;;)
+		syscall(SYS_exit_group, 134);
+}
+
+/* ---- one report at a time ----------------------------------------------- */
+
+static _Noreturn void
+second_error(const struct die_info *info)
+{
+	if (rep.out.buf == NULL)
+		print_init(&rep.out, rep.buf, sizeof(rep.buf));
+	print_str(&rep.out, "\nspanguard: another error while this was written");
+	if (info->site != NULL) {
+		print_str(&rep.out, ": ");
+		print_str(&rep.out, info->site);
+	}
+	print_char(&rep.out, '\n');
+	log_write(&rep.out);
+	end_process(false);
+}
+
+static void
+become_owner(const struct die_info *info)
+{
+	uint64_t me = (uint64_t)own_pid() << 32 | own_tid();
+	struct timespec nap = { 0, WAIT_MS * 1000000L };
+	for (unsigned waits = 0;; waits++) {
+		uint64_t now = 0;
+		if (a64_cas(&owner, &now, me))
+			return;
+		if (now == me && rep.sent && rep.reports < REPORTS_MAX)
+			return;
+		if (now == me)
+			second_error(info);
+		bool gone = now >> 32 != me >> 32 || (waits == WAITS_MAX && rep.sent);
+		if (gone && a64_cas(&owner, &now, me))
+			return;
+		if (waits == WAITS_MAX)
+			end_process(false);
+		syscall(SYS_nanosleep, &nap, NULL);
+	}
+}
+
+/* Leaves only what a fault in here would need: a blocked SIGSEGV kills without
+ * the program's handler. */
+static uint64_t
+block_signals(void)
+{
+	uint64_t set = ~(uint64_t)0;
+	uint64_t old = 0;
+	static const int faults[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT };
+	for (size_t i = 0; i < ARRAY_LEN(faults); i++)
+		set &= ~((uint64_t)1 << (faults[i] - 1));
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &set, &old, sizeof(set));
+	return old;
+}
+
+/* ---- first lines -------------------------------------------------------- */
+
+/* The word of the SUMMARY line. */
+static const char *
+summary_of(const struct die_info *info)
+{
+	switch (info->code) {
+	case DIE_DOUBLE_FREE: return "double-free";
+	case DIE_INVALID_FREE: return "bad-free";
+	case DIE_INTERIOR_FREE: return "bad-free";
+	case DIE_SIZE_MISMATCH:
+		return strncmp(info->api, "operator", 8) == 0 ? "new-delete-type-mismatch" :
+		    "free-size-mismatch";
+	case DIE_ALIGN_MISMATCH:
+		return strncmp(info->api, "operator", 8) == 0 ? "new-delete-alignment-mismatch" :
+		    "free-alignment-mismatch";
+	case DIE_STALE_POINTER: return "stale-pointer";
+	case DIE_CORRUPTION: return "metadata-corruption";
+	case DIE_VERIFY: return "heap-verification-failure";
+	case DIE_OUT_OF_MEMORY: return "out-of-memory";
+	case DIE_BAD_OPTION: return "bad-option";
+	case DIE_CODES: break;
+	}
+	return "error";
+}
+
+static bool
+releases(const char *api)
+{
+	return strstr(api, "realloc") == NULL && strstr(api, "usable") == NULL;
+}
+
+static void
+put_thread(struct print *p)
+{
+	char name[17] = "";
+	uint32_t tid = own_tid();
+	syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0);
+	print_str(p, " in thread T");
+	print_dec(p, tid == own_pid() ? 0 : tid);
+	print_str(p, " (");
+	print_quoted(p, name, sizeof(name));
+	print_str(p, ", tid ");
+	print_dec(p, tid);
+	print_str(p, ")");
+}
+
+static void
+put_tagged(struct print *p, const char *text, const struct die_info *info)
+{
+	print_str(p, text);
+	print_str(p, " [");
+	print_str(p, info->site != NULL ? info->site : "?");
+	print_str(p, "] at ");
+	print_hex(p, info->addr);
+}
+
+static void
+put_not_malloced(struct print *p, const struct die_info *info)
+{
+	print_str(p, "attempting ");
+	print_str(p, releases(info->api) ? "free" : info->api);
+	print_str(p, " on address which was not malloc()-ed: ");
+	print_hex(p, info->addr);
+	if (info->code == DIE_INTERIOR_FREE) {
+		print_str(p, ", ");
+		print_bytes(p, info->addr - rep.addr.slot_base);
+		print_str(p, " inside of an object,");
+	}
+}
+
+static void
+put_title(struct print *p, const struct die_info *info)
+{
+	switch (info->code) {
+	case DIE_DOUBLE_FREE:
+		print_str(p, "attempting double-free on ");
+		print_hex(p, info->addr);
+		break;
+	case DIE_INVALID_FREE:
+	case DIE_INTERIOR_FREE: put_not_malloced(p, info); break;
+	case DIE_STALE_POINTER:
+		print_str(p, "attempting ");
+		print_str(p, info->api);
+		print_str(p, " on freed pointer ");
+		print_hex(p, info->addr);
+		break;
+	case DIE_CORRUPTION: put_tagged(p, "allocator metadata corrupted", info); break;
+	case DIE_VERIFY: put_tagged(p, "heap verification failed", info); break;
+	case DIE_OUT_OF_MEMORY:
+		print_str(p, "out of memory: ");
+		print_str(p, info->api);
+		print_str(p, " of ");
+		print_bytes(p, info->given);
+		break;
+	default:
+		print_str(p, summary_of(info));
+		print_str(p, " on ");
+		print_hex(p, info->addr);
+		break;
+	}
+}
+
+static void
+put_head(struct print *p, const struct die_info *info)
+{
+	print_str(p, "=================================================================\n==");
+	print_dec(p, own_pid());
+	print_str(p, "==ERROR: spanguard: ");
+	put_title(p, info);
+	put_thread(p);
+	print_str(p, ":\n");
+	if (info->api[0] != 0) {
+		print_str(p, "  the call was ");
+		print_str(p, info->api);
+		if (info->site != NULL) {
+			print_str(p, ", the check that fired ");
+			print_str(p, info->site);
+		}
+		print_char(p, '\n');
+	}
+	if (info->code != DIE_SIZE_MISMATCH && info->code != DIE_ALIGN_MISMATCH)
+		return;
+	bool size = info->code == DIE_SIZE_MISMATCH;
+	print_str(p, size ? "  size the program says:    " : "  alignment the program says:    ");
+	print_bytes(p, info->given);
+	print_str(p, size ? ";\n  size of what lies there:  " : ";\n  alignment of what lies there:  ");
+	print_bytes(p, info->expected);
+	print_str(p, ".\n");
+}
+
+/* ---- the stack ---------------------------------------------------------- */
+
+/* Fills rep.module and rep.symbol. */
+static bool
+look_up_pc(uintptr_t pc)
+{
+	uintptr_t offset;
+	rep.has_symbol = false;
+	if (!procmap_module(pc, &rep.module))
+		return false;
+	rep.has_symbol = procmap_symbol(&rep.module, pc, rep.symbol, SYMBOL_BYTES, &offset);
+	return true;
+}
+
+static void
+put_place(struct print *p, uintptr_t pc)
+{
+	print_char(p, '(');
+	print_quoted(p, rep.module.path, PROCMAP_PATH_BYTES);
+	print_char(p, '+');
+	print_hex(p, pc - rep.module.bias);
+	print_char(p, ')');
+}
+
+static void
+put_frame(struct print *p, size_t i, uintptr_t pc)
+{
+	print_str(p, "    #");
+	print_dec(p, i);
+	print_char(p, ' ');
+	print_hex(p, pc);
+	if (!look_up_pc(pc)) {
+		print_str(p, " (<unknown module>)\n");
+		return;
+	}
+	if (rep.has_symbol) {
+		print_str(p, " in ");
+		print_quoted(p, rep.symbol, SYMBOL_BYTES);
+	}
+	print_char(p, ' ');
+	put_place(p, pc);
+	if (rep.module.build_id_bytes != 0) {
+		print_str(p, " (BuildId: ");
+		print_hex_bytes(p, rep.module.build_id, rep.module.build_id_bytes);
+		print_char(p, ')');
+	}
+	print_char(p, '\n');
+}
+
+/* Leaves the entry point of ours as frame 0 where we are a library; where we
+ * are linked into the program, only the reporter's own frames can be told. */
+static void
+take_stack(uintptr_t caller)
+{
+	size_t n = unwind_here(rep.pcs, FRAMES_MAX);
+	size_t first = 0;
+	while (first < n && rep.pcs[first] != caller - 1)
+		first++;
+	if (first != n) {
+		n -= first;
+		memmove(rep.pcs, rep.pcs + first, n * sizeof(rep.pcs[0]));
+	}
+	if (n == 0)
+		rep.pcs[n++] = caller - 1;     /* no unwind tables: better than nothing */
+	uintptr_t program = (uintptr_t)getauxval(AT_PHDR);
+	if (procmap_module((uintptr_t)&take_stack, &rep.module) &&
+	    program - rep.module.start >= rep.module.end - rep.module.start)
+		n = unwind_trim(rep.pcs, n, rep.module.start, rep.module.end);
+	rep.frames = n;
+}
+
+static void
+put_stack(struct print *p)
+{
+	for (size_t i = 0; i < rep.frames; i++)
+		put_frame(p, i, rep.pcs[i]);
+	if (rep.frames == FRAMES_MAX)
+		print_str(p, "    ...\n");
+	print_char(p, '\n');
+}
+
+/* ---- what the address is ------------------------------------------------ */
+
+static const char *
+state_name(enum slot_state s)
+{
+	switch (s) {
+	case SLOT_FREE: return "free";
+	case SLOT_LIVE: return "live";
+	case SLOT_FREED: return "freed";
+	case SLOT_TAIL: break;
+	}
+	return "no slot";
+}
+
+static void
+put_range(struct print *p, uintptr_t start, uintptr_t end)
+{
+	print_str(p, " [");
+	print_hex(p, start);
+	print_char(p, ',');
+	print_hex(p, end);
+	print_char(p, ')');
+}
+
+static void
+put_span(struct print *p, const struct addr_info *a)
+{
+	print_str(p, "span ");
+	print_hex(p, a->span_base);
+	print_str(p, " of ");
+	print_dec(p, a->span_bytes);
+	print_str(p, " bytes");
+	if (a->size_class != 0) {
+		print_str(p, ", class ");
+		print_dec(p, a->elem_bytes);
+	}
+	print_str(p, a->noscan ? ", noscan" : ", scan");
+	if (a->parked)
+		print_str(p, ", in the quarantine");
+	if (a->owner_tid != 0) {
+		print_str(p, ", owner thread ");
+		print_dec(p, (uint64_t)a->owner_tid);
+	}
+	print_str(p, ")\n");
+}
+
+static void
+put_slot(struct print *p, uintptr_t addr, const struct addr_info *a)
+{
+	if (a->state == SLOT_TAIL) {
+		print_str(p, " lies behind the last slot of its span (");
+		put_span(p, a);
+		return;
+	}
+	print_str(p, " is located ");
+	print_bytes(p, addr - a->slot_base);
+	print_str(p, " inside of ");
+	print_dec(p, a->elem_bytes);
+	print_str(p, a->kind == ADDR_LARGE ? "-byte object" : "-byte slot");
+	put_range(p, a->slot_base, a->slot_base + a->elem_bytes);
+	print_str(p, " (");
+	if (a->kind != ADDR_LARGE) {
+		print_str(p, "slot ");
+		print_dec(p, a->slot_idx);
+		print_str(p, " of ");
+		print_dec(p, a->nelems);
+		print_str(p, ", ");
+	}
+	print_str(p, state_name(a->state));
+	if (a->freed_by_other)
+		print_str(p, " by a thread that is not the owner");
+	print_str(p, "; ");
+	put_span(p, a);
+}
+
+static void
+put_released(struct print *p, const struct addr_info *a)
+{
+	print_str(p, " lies in the heap, in memory that is not in use now");
+	if (a->elem_bytes != 0) {
+		print_str(p, "; objects of ");
+		print_bytes(p, a->elem_bytes);
+		print_str(p, " lived here last");
+	}
+	print_char(p, '\n');
+}
+
+static const char *
+kind_text(enum region_kind kind)
+{
+	switch (kind) {
+	case REGION_NONE: return " is not mapped";
+	case REGION_NONCANONICAL: return " is no address that a program can have (non-canonical)";
+	case REGION_THIS_STACK: return " is on the stack of this thread";
+	case REGION_MAIN_STACK: return " is on the stack of the main thread";
+	case REGION_BRK: return " is in the brk segment [heap]";
+	case REGION_CODE: return " is in the code of ";
+	case REGION_RODATA: return " is in the read-only data of ";
+	case REGION_DATA: return " is in the .data of ";
+	case REGION_BSS: return " is in the .bss of ";
+	case REGION_FILE: return " is in a mapping of the file ";
+	case REGION_VDSO: return " is in the kernel's vdso";
+	case REGION_ANON:
+	case REGION_KINDS: break;
+	}
+	return " is in a foreign anonymous mapping";
+}
+
+static void
+put_foreign(struct print *p, uintptr_t addr)
+{
+	procmap_classify(addr, (uintptr_t)__builtin_frame_address(0), &rep.map);
+	enum region_kind kind = rep.map.kind;
+	bool module = kind >= REGION_CODE && kind <= REGION_BSS;
+	print_str(p, kind_text(kind));
+	if (module || kind == REGION_FILE)
+		print_quoted(p, rep.map.path, PROCMAP_PATH_BYTES);
+	if (module && procmap_module(addr, &rep.module)) {
+		print_str(p, " (offset ");
+		print_hex(p, addr - rep.module.bias);
+		print_char(p, ')');
+	} else if (kind != REGION_NONE && kind != REGION_NONCANONICAL) {
+		put_range(p, rep.map.start, rep.map.end);
+	}
+	if (kind == REGION_ANON && rep.map.path[0] != 0) {
+		print_char(p, ' ');
+		print_quoted(p, rep.map.path, PROCMAP_PATH_BYTES);
+	}
+	print_char(p, '\n');
+}
+
+static void
+put_address(struct print *p, uintptr_t addr)
+{
+	print_hex(p, addr);
+	switch (rep.addr.kind) {
+	case ADDR_SMALL:
+	case ADDR_TINY:
+	case ADDR_LARGE: put_slot(p, addr, &rep.addr); break;
+	case ADDR_HEAP_RELEASED: put_released(p, &rep.addr); break;
+	case ADDR_HEAP_UNUSED:
+		print_str(p, " lies in the heap, in memory that was never handed out\n");
+		break;
+	case ADDR_FOREIGN: put_foreign(p, addr); break;
+	}
+}
+
+/* ---- hints -------------------------------------------------------------- */
+
+static const char *
+hint_foreign(enum region_kind kind)
+{
+	switch (kind) {
+	case REGION_THIS_STACK:
+	case REGION_MAIN_STACK: return "a local variable or an array on the stack; only what malloc returned may be freed";
+	case REGION_CODE: return "this is code, not data: was a function pointer or an overwritten variable passed?";
+	case REGION_RODATA: return "a constant, perhaps a string literal; make a copy with strdup if it is to be freed";
+	case REGION_DATA:
+	case REGION_BSS: return "a global or static variable; only what malloc returned may be freed";
+	case REGION_BRK: return "memory of another allocator: libc's malloc, called before spanguard was in place or through RTLD_DEEPBIND, or one that the program brings along";
+	case REGION_ANON: return "memory from mmap or from another allocator that the program brings along; its own release function is to be called";
+	case REGION_FILE: return "a mapped file is given back by munmap";
+	case REGION_NONE: return "an uninitialised or overwritten pointer, or memory that was unmapped before";
+	case REGION_NONCANONICAL: return "an uninitialised or overwritten pointer, or one with tag bits in it";
+	case REGION_VDSO:
+	case REGION_KINDS: break;
+	}
+	return NULL;
+}
+
+static const char *
+hint_interior(uintptr_t offset)
+{
+	if (offset == 8)
+		return "8 bytes into the object: new[] of a type with a destructor keeps its count there; use delete[]";
+	if (offset == 16)
+		return "16 bytes into the object: a header of 16 bytes in front of what the program uses, perhaps by a wrapper around malloc; its own release function is to be called";
+	return "the pointer was moved after malloc returned it, or it points to a member; free wants the address that malloc returned";
+}
+
+static const char *
+hint_of(const struct die_info *info)
+{
+	const struct addr_info *a = &rep.addr;
+	switch (info->code) {
+	case DIE_DOUBLE_FREE:
+		return a->freed_by_other ?
+		    "the first free came from a thread that does not own the object: two threads believe it is theirs" :
+		    "two places believe they own the object; set the pointer to NULL where it is freed first, or look for a shallow copy";
+	case DIE_INTERIOR_FREE: return hint_interior(info->addr - a->slot_base);
+	case DIE_INVALID_FREE:
+		if (a->kind == ADDR_FOREIGN)
+			return hint_foreign(rep.map.kind);
+		return a->kind == ADDR_HEAP_RELEASED ?
+		    "the object was freed long ago and its span has been given back" : NULL;
+	case DIE_STALE_POINTER: return "the object was freed before this call; the pointer is out of date";
+	case DIE_SIZE_MISMATCH:
+		return "deleted through a pointer to another type, perhaps to a base class without a virtual destructor, or an incomplete type";
+	case DIE_ALIGN_MISMATCH: return "allocated and released with different alignments";
+	case DIE_CORRUPTION:
+	case DIE_VERIFY:
+		return "metadata lies outside of the heap behind guards: a stray write through a wild pointer, broken memory, or a bug of spanguard";
+	default: return NULL;
+	}
+}
+
+/* ---- the whole ---------------------------------------------------------- */
+
+static void
+put_summary(struct print *p, const struct die_info *info)
+{
+	size_t i = rep.frames > 1 ? 1 : 0;
+	print_str(p, "SUMMARY: spanguard: ");
+	print_str(p, summary_of(info));
+	if (rep.frames != 0 && look_up_pc(rep.pcs[i])) {
+		print_char(p, ' ');
+		put_place(p, rep.pcs[i]);
+		if (rep.has_symbol) {
+			print_str(p, " in ");
+			print_quoted(p, rep.symbol, SYMBOL_BYTES);
+		}
+	}
+	print_char(p, '\n');
+}
+
+static void
+compose(const struct die_info *info)
+{
+	struct print *p = &rep.out;
+	put_head(p, info);
+	put_stack(p);
+	if (info->addr != 0)
+		put_address(p, info->addr);
+	const char *hint = hint_of(info);
+	if (hint != NULL) {
+		print_str(p, "HINT: ");
+		print_str(p, hint);
+		print_char(p, '\n');
+	}
+	put_summary(p, info);
+	print_str(p, "==");
+	print_dec(p, own_pid());
+	print_str(p, "==ABORTING\n");
+}
+
+static void
+keep(const struct print *p)
+{
+	size_t n = p->len < REPORT_KEPT_BYTES - 1 ? p->len : REPORT_KEPT_BYTES - 1;
+	memcpy(spanguard_report, p->buf, n);
+	spanguard_report[n] = 0;
+}
+
+static _Noreturn NOINLINE void
+report_and_abort(const struct die_info *given, uintptr_t caller)
+{
+	struct die_info info = *given;
+	if (info.api == NULL)
+		info.api = "";
+	become_owner(&info);
+	uint64_t mask = block_signals();
+	rep.sent = false;
+	rep.reports++;
+	print_init(&rep.out, rep.buf, sizeof(rep.buf));
+	take_stack(caller);
+	if (info.addr != 0)
+		heap_describe(info.addr, &rep.addr);
+	compose(&info);
+	keep(&rep.out);
+	log_write(&rep.out);
+	rep.sent = true;
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	end_process(true);
+}
+
+_Noreturn NOINLINE void
+die(const struct die_info *info)
+{
+	report_and_abort(info, (uintptr_t)__builtin_return_address(0));
+}
+
+_Noreturn NOINLINE void
+die_corruption(const char *tag, const void *where)
+{
+	struct die_info info = {
+		.code = DIE_CORRUPTION, .api = "", .site = tag, .addr = (uintptr_t)where,
+	};
+	report_and_abort(&info, (uintptr_t)__builtin_return_address(0));
+}
+
+void
+report_warn(const char *first, ...)
+{
+	char buf[512];
+	struct print p;
+	va_list ap;
+	print_init(&p, buf, sizeof(buf));
+	print_str(&p, "spanguard: warning: ");
+	va_start(ap, first);
+	for (const char *s = first; s != NULL; s = va_arg(ap, const char *))
+		print_str(&p, s);
+	va_end(ap);
+	print_char(&p, '\n');
+	log_write(&p);
+}

@@ -1,0 +1,17 @@
+/* report.h - what the user sees when something is wrong. die.h's die() and
+ * die_corruption() are implemented in report.c; here is the rest. */
+#ifndef SPANGUARD_REPORT_H
+#define SPANGUARD_REPORT_H
+
+#include "base.h"
+
+enum { REPORT_KEPT_BYTES = 4096 };
+
+/* The beginning of the last report, for those who look at a core file. */
+extern char spanguard_report[REPORT_KEPT_BYTES] __attribute__((visibility("default")));
+
+/* One line on the log, "spanguard: warning: " and the strings up to NULL. Does
+ * not end the process. errno is kept. */
+void report_warn(const char *first, ...) __attribute__((sentinel));
+
+#endif

@@ -1,0 +1,48 @@
+/* fake_die.c - see fake_die.h. */
+#include "fake_die.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct die_info fake_die_info;
+jmp_buf fake_die_jmp;
+bool fake_die_armed;
+
+_Noreturn void
+die(const struct die_info *info)
+{
+	fake_die_info = *info;
+	if (fake_die_armed) {
+		fake_die_armed = false;
+		longjmp(fake_die_jmp, 1);
+	}
+	fprintf(stderr, "fake_die: unexpected death: code %d, api %s, site %s, address %#lx, "
+	    "given %zu, expected %zu\n", (int)info->code, info->api != NULL ? info->api : "-",
+	    info->site != NULL ? info->site : "-", (unsigned long)info->addr,
+	    info->given, info->expected);
+	abort();
+}
+
+_Noreturn void
+die_corruption(const char *tag, const void *where)
+{
+	struct die_info info = {
+		.code = DIE_CORRUPTION,
+		.site = tag,
+		.addr = (uintptr_t)where,
+	};
+
+	die(&info);
+}
+
+bool
+fake_die_caught(void (*fn)(void *), void *arg)
+{
+	fake_die_info = (struct die_info){ 0 };
+	fake_die_armed = true;
+	if (setjmp(fake_die_jmp) != 0)
+		return true;
+	fn(arg);
+	fake_die_armed = false;
+	return false;
+}

@@ -1,0 +1,632 @@
+/* test_report.c - reports read back from children that die: each code, each
+ * kind of address, two threads at once, an error in the reporter, descriptors
+ * closed, a handler of the program, small stacks, forks. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "die.h"
+#include "log.h"
+#include "mlookup.h"
+#include "options.h"
+#include "report.h"
+
+/* ---- the heap that the reporter sees ------------------------------------ */
+
+static struct addr_info heap;
+static bool heap_is_broken;
+
+void
+heap_describe(uintptr_t addr, struct addr_info *out)
+{
+	(void)addr;
+	if (heap_is_broken)
+		die_corruption("MSPAN-9", &heap);
+	*out = heap;
+}
+
+static const struct addr_info slot48 = {
+	.kind = ADDR_SMALL, .span_base = 0x7f0000010000, .span_bytes = 16384,
+	.size_class = 4, .elem_bytes = 48, .slot_base = 0x7f00000100f0, .slot_idx = 5,
+	.nelems = 341, .state = SLOT_FREED, .owner_tid = 123,
+};
+
+/* ---- children that die -------------------------------------------------- */
+
+static char got[1 << 17];
+static int status;
+
+static int
+child_begin(int fd[2])
+{
+	struct rlimit none = { 0, 0 };
+	assert_int_equal(pipe(fd), 0);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		/* cmocka's own handlers are not to see what this child does. */
+		for (int sig = 1; sig < 32; sig++)
+			signal(sig, SIG_DFL);
+		setrlimit(RLIMIT_CORE, &none);
+		alarm(30);
+		dup2(fd[1], 2);
+		close(fd[0]);
+		close(fd[1]);
+	}
+	return pid;
+}
+
+static void
+child_end(int fd[2], pid_t pid)
+{
+	size_t n = 0;
+	ssize_t r;
+	close(fd[1]);
+	while (n < sizeof(got) - 1 && (r = read(fd[0], got + n, sizeof(got) - 1 - n)) > 0)
+		n += (size_t)r;
+	got[n] = 0;
+	close(fd[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+}
+
+static void
+run_child(void (*f)(void *), void *arg)
+{
+	int fd[2];
+	pid_t pid = child_begin(fd);
+	if (pid == 0) {
+		f(arg);
+		_exit(99);
+	}
+	child_end(fd, pid);
+}
+
+static void
+NOINLINE die_with(void *info)
+{
+	die(info);
+}
+
+static void
+expect_abort(void)
+{
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGABRT);
+}
+
+static unsigned
+occurrences(const char *what)
+{
+	unsigned n = 0;
+	for (const char *s = got; (s = strstr(s, what)) != NULL; s += strlen(what))
+		n++;
+	return n;
+}
+
+static void
+expect_text(const char *want)
+{
+	if (strstr(got, want) == NULL)
+		fail_msg("no '%s' in:\n%s", want, got);
+}
+
+static NOINLINE void
+report_of(enum die_code code, const char *api, uintptr_t addr, size_t given, size_t expected)
+{
+	struct die_info info = {
+		.code = code, .api = api, .site = "MSPAN-3", .addr = addr, .given = given,
+		.expected = expected,
+	};
+	run_child(die_with, &info);
+	expect_abort();
+	assert_int_equal(occurrences("ERROR: spanguard: "), 1);
+	assert_int_equal(occurrences("SUMMARY: spanguard: "), 1);
+	assert_int_equal(occurrences("==ABORTING\n"), 1);
+}
+
+/* A frame whose pc lies in f; children are forks, so addresses are ours. */
+static void
+expect_frame(uintptr_t f)
+{
+	for (char *s = strstr(got, "    #"); s != NULL; s = strstr(s + 1, "    #")) {
+		unsigned long pc = strtoul(strstr(s, "0x"), NULL, 16);
+		if (pc - f < 2048)
+			return;
+	}
+	fail_msg("no frame in %p:\n%s", (void *)f, got);
+}
+
+static void
+double_free(void **state)
+{
+	(void)state;
+	heap = slot48;
+	report_of(DIE_DOUBLE_FREE, "free", 0x7f00000100f0, 0, 0);
+	expect_text("==ERROR: spanguard: attempting double-free on 0x7f00000100f0 in thread T0 (");
+	expect_text("  the call was free, the check that fired MSPAN-3\n");
+	expect_text("\n    #0 0x");
+	expect_frame((uintptr_t)&die_with);
+	expect_frame((uintptr_t)&report_of);
+	expect_text("0x7f00000100f0 is located 0 bytes inside of 48-byte slot "
+	    "[0x7f00000100f0,0x7f0000010120) (slot 5 of 341, freed; span 0x7f0000010000 of "
+	    "16384 bytes, class 48, scan, owner thread 123)\n");
+	expect_text("HINT: two places believe");
+	expect_text("SUMMARY: spanguard: double-free (");
+	heap.freed_by_other = true;
+	report_of(DIE_DOUBLE_FREE, "free", 0x7f00000100f0, 0, 0);
+	expect_text("freed by a thread that is not the owner");
+	expect_text("HINT: the first free came from a thread");
+}
+
+static void
+frames(void **state)
+{
+	unsigned n = 0;
+	(void)state;
+	heap = slot48;
+	report_of(DIE_DOUBLE_FREE, "free", 0x7f00000100f0, 0, 0);
+	for (char *s = strstr(got, "    #"); s != NULL; s = strstr(s + 1, "    #")) {
+		unsigned no;
+		unsigned long pc, off;
+		char rest[600];
+		assert_int_equal(sscanf(s, "    #%u 0x%lx %599[^\n]", &no, &pc, rest), 3);
+		assert_int_equal(no, n++);
+		char *plus = strrchr(rest, '+');
+		assert_non_null(plus);
+		assert_int_equal(sscanf(plus, "+0x%lx)", &off), 1);
+		assert_int_equal(pc & 4095, off & 4095);
+	}
+	assert_true(n >= 4);
+}
+
+static void
+interior(void **state)
+{
+	(void)state;
+	heap = slot48;
+	heap.state = SLOT_LIVE;
+	heap.noscan = true;
+	report_of(DIE_INTERIOR_FREE, "free", 0x7f00000100f8, 0, 0);
+	expect_text("attempting free on address which was not malloc()-ed: 0x7f00000100f8, "
+	    "8 bytes inside of an object, in thread T0");
+	expect_text("is located 8 bytes inside of 48-byte slot");
+	expect_text("live; span");
+	expect_text("noscan");
+	expect_text("use delete[]");
+	report_of(DIE_INTERIOR_FREE, "realloc", 0x7f0000010100, 0, 0);
+	expect_text("attempting realloc on address which was not malloc()-ed: 0x7f0000010100");
+	expect_text("HINT: 16 bytes into the object");
+	expect_text("SUMMARY: spanguard: bad-free (");
+}
+
+static void
+mismatches(void **state)
+{
+	(void)state;
+	heap = slot48;
+	heap.state = SLOT_LIVE;
+	report_of(DIE_SIZE_MISMATCH, "operator delete(void*, size_t)", 0x7f00000100f0, 24, 48);
+	expect_text("spanguard: new-delete-type-mismatch on 0x7f00000100f0 in thread");
+	expect_text("  size the program says:    24 bytes;\n  size of what lies there:  48 bytes.\n");
+	expect_text("the call was operator delete(void*, size_t)");
+	report_of(DIE_SIZE_MISMATCH, "free_sized", 0x7f00000100f0, 24, 48);
+	expect_text("spanguard: free-size-mismatch on ");
+	report_of(DIE_ALIGN_MISMATCH, "free_aligned_sized", 0x7f00000100f0, 64, 16);
+	expect_text("spanguard: free-alignment-mismatch on ");
+	expect_text("alignment the program says:    64 bytes");
+}
+
+static void
+other_codes(void **state)
+{
+	(void)state;
+	heap = slot48;
+	report_of(DIE_STALE_POINTER, "realloc", 0x7f00000100f0, 0, 0);
+	expect_text("attempting realloc on freed pointer 0x7f00000100f0 in thread");
+	report_of(DIE_CORRUPTION, NULL, 0x7f00000100f0, 0, 0);
+	expect_text("allocator metadata corrupted [MSPAN-3] at 0x7f00000100f0");
+	assert_int_equal(occurrences("the call was"), 0);
+	report_of(DIE_VERIFY, "spanguard_verify", 0x7f00000100f0, 0, 0);
+	expect_text("heap verification failed [MSPAN-3] at");
+	report_of(DIE_OUT_OF_MEMORY, "operator new(size_t)", 0, 1 << 30, 0);
+	expect_text("out of memory: operator new(size_t) of 1,073,741,824 bytes in thread");
+	assert_int_equal(occurrences("is located"), 0);
+	report_of((enum die_code)77, "free", 0x10, 0, 0);
+	expect_text("spanguard: error on 0x10");
+}
+
+static void
+heap_kinds(void **state)
+{
+	(void)state;
+	heap = slot48;
+	heap.kind = ADDR_LARGE;
+	heap.size_class = 0;
+	heap.elem_bytes = 16384;
+	heap.slot_base = heap.span_base;
+	heap.parked = true;
+	report_of(DIE_DOUBLE_FREE, "free", heap.span_base, 0, 0);
+	expect_text("0 bytes inside of 16384-byte object [0x7f0000010000,0x7f0000014000) "
+	    "(freed; span 0x7f0000010000 of 16384 bytes, scan, in the quarantine, owner thread 123)");
+	heap.kind = ADDR_SMALL;
+	heap.state = SLOT_TAIL;
+	report_of(DIE_INVALID_FREE, "free", 0x7f0000013ff8, 0, 0);
+	expect_text("0x7f0000013ff8 lies behind the last slot of its span (span 0x7f0000010000");
+	heap.kind = ADDR_HEAP_UNUSED;
+	report_of(DIE_INVALID_FREE, "free", 0x7f0000013ff8, 0, 0);
+	expect_text(" was never handed out\n");
+	heap.kind = ADDR_HEAP_RELEASED;
+	heap.elem_bytes = 96;
+	report_of(DIE_INVALID_FREE, "free", 0x7f0000013ff8, 0, 0);
+	expect_text("objects of 96 bytes lived here last\n");
+}
+
+static int data_variable = 1;
+
+static void
+foreign(void **state)
+{
+	char line[64];
+	int local = 0;
+	(void)state;
+	memset(&heap, 0, sizeof(heap));
+	char *anon = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(anon != MAP_FAILED);
+	report_of(DIE_INVALID_FREE, "free", (uintptr_t)&local, 0, 0);
+	snprintf(line, sizeof(line), "\n%p is on the stack of this thread [0x", (void *)&local);
+	expect_text(line);
+	expect_text("HINT: a local variable");
+	report_of(DIE_INVALID_FREE, "free", (uintptr_t)&data_variable, 0, 0);
+	expect_text(" is in the .data of /");
+	expect_text(" (offset 0x");
+	report_of(DIE_INVALID_FREE, "free", (uintptr_t)&heap, 0, 0);
+	expect_text(" is in the .bss of /");
+	report_of(DIE_INVALID_FREE, "free", (uintptr_t)&foreign, 0, 0);
+	expect_text(" is in the code of /");
+	report_of(DIE_INVALID_FREE, "free", (uintptr_t)anon, 0, 0);
+	expect_text(" is in a foreign anonymous mapping [0x");
+	munmap(anon, 4096);
+	report_of(DIE_INVALID_FREE, "free", 0x1230, 0, 0);
+	expect_text("0x1230 is not mapped\n");
+	report_of(DIE_INVALID_FREE, "free", 0x4141414141414140, 0, 0);
+	expect_text("0x4141414141414140 is no address that a program can have (non-canonical)\n");
+}
+
+/* ---- life in a process -------------------------------------------------- */
+
+static struct die_info plain_info = {
+	.code = DIE_DOUBLE_FREE, .api = "free", .site = "MSPAN-3", .addr = 0x7f00000100f0,
+};
+
+static pthread_barrier_t both;
+
+static void *
+die_together(void *arg)
+{
+	(void)arg;
+	pthread_barrier_wait(&both);
+	die(&plain_info);
+}
+
+static void
+two_threads(void *arg)
+{
+	pthread_t t[4];
+	pthread_barrier_init(&both, NULL, 4);
+	for (int i = 0; i < 4; i++)
+		pthread_create(&t[i], NULL, die_together, NULL);
+	pthread_join(t[0], arg);
+}
+
+static void
+at_once(void **state)
+{
+	(void)state;
+	heap = slot48;
+	for (int round = 0; round < 20; round++) {
+		run_child(two_threads, NULL);
+		expect_abort();
+		assert_int_equal(occurrences("ERROR: spanguard"), 1);
+		assert_int_equal(occurrences("==ABORTING"), 1);
+	}
+	assert_int_equal(occurrences("in thread T0"), 0);
+}
+
+static void
+broken_heap(void *arg)
+{
+	(void)arg;
+	heap_is_broken = true;
+	die(&plain_info);
+}
+
+static void
+error_in_reporter(void **state)
+{
+	(void)state;
+	run_child(broken_heap, NULL);
+	expect_abort();
+	expect_text("spanguard: another error while this was written: MSPAN-9\n");
+}
+
+static void
+closed_descriptors(void *path)
+{
+	for (int fd = 0; fd < 64; fd++)
+		close(fd);
+	log_set_path(path);
+	die(&plain_info);
+}
+
+static void
+log_file(void **state)
+{
+	char dir[] = "/tmp/test_report.XXXXXX";
+	char pattern[64], path[64], want[64];
+	(void)state;
+	heap = slot48;
+	assert_non_null(mkdtemp(dir));
+	snprintf(pattern, sizeof(pattern), "%s/log.%%p", dir);
+	int fd[2];
+	pid_t pid = child_begin(fd);
+	if (pid == 0)
+		closed_descriptors(pattern);
+	child_end(fd, pid);
+	expect_abort();
+	assert_string_equal(got, "");
+	snprintf(path, sizeof(path), "%s/log.%d", dir, (int)pid);
+	FILE *f = fopen(path, "r");
+	assert_non_null(f);
+	size_t n = fread(got, 1, sizeof(got) - 1, f);
+	got[n] = 0;
+	fclose(f);
+	snprintf(want, sizeof(want), "==%d==ERROR: spanguard: attempting double-free", (int)pid);
+	expect_text(want);
+	unlink(path);
+	rmdir(dir);
+	/* A file that cannot be made: descriptor 2 gets the report. */
+	pid = child_begin(fd);
+	if (pid == 0) {
+		log_set_path("/nonexistent/dir/file");
+		die(&plain_info);
+	}
+	child_end(fd, pid);
+	expect_text("SUMMARY: spanguard: double-free");
+}
+
+static void
+all_closed(void *arg)
+{
+	(void)arg;
+	for (int fd = 0; fd < 64; fd++)
+		close(fd);
+	die(&plain_info);
+}
+
+static void
+no_descriptor(void **state)
+{
+	(void)state;
+	heap = slot48;
+	run_child(all_closed, NULL);
+	expect_abort();
+	assert_string_equal(got, "");
+}
+
+static int channel[2];
+
+static void
+die_on_channel(void *spec)
+{
+	log_set_channel(spec);
+	die(&plain_info);
+}
+
+static void
+report_channel(void **state)
+{
+	char spec[64];
+	struct stat st;
+	(void)state;
+	heap = slot48;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, channel), 0);
+	assert_int_equal(fstat(channel[1], &st), 0);
+	snprintf(spec, sizeof(spec), "%d:%lu:%lu", channel[1], (unsigned long)st.st_dev,
+	    (unsigned long)st.st_ino);
+	run_child(die_on_channel, spec);
+	expect_abort();
+	assert_string_equal(got, "");
+	ssize_t n = recv(channel[0], got, sizeof(got) - 1, MSG_DONTWAIT);
+	assert_true(n > 0);
+	got[n] = 0;
+	expect_text("SUMMARY: spanguard: double-free");
+	/* The number now belongs to something else: it gets nothing. */
+	snprintf(spec, sizeof(spec), "%d:%lu:%lu", channel[1], (unsigned long)st.st_dev,
+	    (unsigned long)st.st_ino + 1);
+	run_child(die_on_channel, spec);
+	expect_text("SUMMARY: spanguard: double-free");
+	assert_int_equal(recv(channel[0], got, sizeof(got) - 1, MSG_DONTWAIT), -1);
+	close(channel[0]);
+	close(channel[1]);
+}
+
+static sigjmp_buf back;
+
+static void
+leave(int sig)
+{
+	(void)sig;
+	siglongjmp(back, 1);
+}
+
+static void
+handled(void *arg)
+{
+	volatile int *left = arg;
+	struct sigaction sa;
+	memset(&sa, 0, sizeof(sa));
+	sa.sa_handler = leave;
+	sigaction(SIGABRT, &sa, NULL);
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	if (sigsetjmp(back, 1) == 0)
+		die(&plain_info);
+	if (++*left < 3 && sigsetjmp(back, 1) == 0)
+		die(&plain_info);
+	if (strstr(spanguard_report, "attempting double-free") == NULL)
+		_exit(3);
+	_exit(42);
+}
+
+static void
+program_handler(void **state)
+{
+	int left = 0;
+	(void)state;
+	heap = slot48;
+	run_child(handled, &left);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 42);
+	assert_int_equal(occurrences("==ABORTING"), 2);
+	assert_int_equal(occurrences("another error"), 0);
+}
+
+static void
+returns(int sig)
+{
+	(void)sig;
+}
+
+static void
+returning(void *arg)
+{
+	(void)arg;
+	signal(SIGABRT, returns);
+	die(&plain_info);
+}
+
+static void
+handler_that_returns(void **state)
+{
+	(void)state;
+	run_child(returning, NULL);
+	expect_abort();
+	assert_int_equal(occurrences("==ABORTING"), 1);
+}
+
+static void *
+NOINLINE die_here(void *arg)
+{
+	die(arg);
+}
+
+static void
+small(void *arg)
+{
+	pthread_t t;
+	pthread_attr_t a;
+	pthread_attr_init(&a);
+	pthread_attr_setstacksize(&a, 65536);
+	pthread_create(&t, &a, die_here, arg);
+	pthread_join(t, NULL);
+}
+
+static void
+small_stack(void **state)
+{
+	(void)state;
+	heap = slot48;
+	run_child(small, &plain_info);
+	expect_abort();
+	assert_int_equal(occurrences("==ABORTING"), 1);
+	assert_int_equal(occurrences("in thread T0"), 0);
+	expect_frame((uintptr_t)&die_here);
+}
+
+static void
+NOINLINE die_in_handler(int sig)
+{
+	(void)sig;
+	die(&plain_info);
+}
+
+static void
+NOINLINE signalled(void *arg)
+{
+	(void)arg;
+	signal(SIGUSR1, die_in_handler);
+	raise(SIGUSR1);
+	__asm__ volatile("" : : : "memory");   /* no tail call */
+}
+
+static void
+in_signal_handler(void **state)
+{
+	(void)state;
+	run_child(signalled, NULL);
+	expect_abort();
+	expect_frame((uintptr_t)&die_in_handler);
+	expect_frame((uintptr_t)&signalled);
+}
+
+static void
+warns(void *arg)
+{
+	(void)arg;
+	errno = EXDEV;
+	report_warn("guards: ", "budget", " spent", NULL);
+	_exit(errno == EXDEV ? 7 : 8);
+}
+
+static void
+warning(void **state)
+{
+	(void)state;
+	run_child(warns, NULL);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7);
+	assert_string_equal(got, "spanguard: warning: guards: budget spent\n");
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(double_free),
+		cmocka_unit_test(frames),
+		cmocka_unit_test(interior),
+		cmocka_unit_test(mismatches),
+		cmocka_unit_test(other_codes),
+		cmocka_unit_test(heap_kinds),
+		cmocka_unit_test(foreign),
+		cmocka_unit_test(at_once),
+		cmocka_unit_test(error_in_reporter),
+		cmocka_unit_test(log_file),
+		cmocka_unit_test(no_descriptor),
+		cmocka_unit_test(report_channel),
+		cmocka_unit_test(program_handler),
+		cmocka_unit_test(handler_that_returns),
+		cmocka_unit_test(small_stack),
+		cmocka_unit_test(in_signal_handler),
+		cmocka_unit_test(warning),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

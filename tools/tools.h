@@ -1,0 +1,25 @@
+/* tools.h - what the files of the spanguard command share. */
+#ifndef SPANGUARD_TOOLS_H
+#define SPANGUARD_TOOLS_H
+
+#include <stdio.h>
+
+/* Exit codes of the command itself, as of env(1) and timeout(1). */
+enum {
+	EXIT_USAGE = 2,             /* bad option; the program was not started */
+	EXIT_CANNOT = 125,          /* spanguard cannot work with this program */
+	EXIT_NOT_EXECUTABLE = 126,
+	EXIT_NOT_FOUND = 127,
+};
+
+/* preflight.c: finds out before the start why a preload would fail or be
+ * without effect, says so on stderr, and returns the exit code (0: go on).
+ * `path_out` (PATH_MAX bytes) gets the file that would be run. */
+int preflight(const char *program, const char *library, char *path_out);
+
+/* symbolize.c: adds function, file, line and inlined frames to the frames and
+ * the SUMMARY of the report in `text` and writes it to `out`. */
+void symbolize_text(const char *text, FILE *out);
+int symbolize_file(FILE *in, FILE *out);
+
+#endif
