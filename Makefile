@@ -45,7 +45,7 @@ $(BUILD)/lib/%.o: %.c
 
 $(BUILD)/tool/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CFLAGS) $(CFLAGS) -D_GNU_SOURCE -c $< -o $@
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) -c $< -o $@
 
 $(BUILD)/libspanguard.so: $(LIB_OBJ) src/libspanguard.map
 	$(CC) $(CFLAGS) $(SO_LDFLAGS) -o $@ $(LIB_OBJ)

@@ -6,6 +6,7 @@
 #ifndef SPANGUARD_BASE_H
 #define SPANGUARD_BASE_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +20,7 @@ enum {
 	MALLOC_ALIGN = 16,        /* what the C ABI asks of malloc */
 };
 
+#undef PAGE_SIZE               /* musl's limits.h has one of 4096 */
 #define PAGE_SIZE ((size_t)1 << PAGE_SHIFT)
 #define ARENA_SIZE ((size_t)1 << ARENA_SHIFT)
 #define CHUNK_SIZE ((size_t)1 << CHUNK_SHIFT)
@@ -31,6 +33,8 @@ enum {
 #define NOINLINE __attribute__((noinline))
 #define INLINE __attribute__((always_inline)) static inline
 #define ALIGNED(n) __attribute__((aligned(n)))
+/* After a call: it stays a call, so that the caller's frame is in stack traces. */
+#define NO_TAIL_CALL() __asm__ volatile("")
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 static inline uintptr_t

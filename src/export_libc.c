@@ -46,7 +46,9 @@ calloc(size_t n, size_t size)
 EXPORT void *
 realloc(void *p, size_t bytes)
 {
-	return reallocgc(p, bytes, API_REALLOC);
+	void *q = reallocgc(p, bytes, API_REALLOC);
+	NO_TAIL_CALL();
+	return q;
 }
 
 EXPORT void *
@@ -57,7 +59,9 @@ reallocarray(void *p, size_t n, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	return realloc(p, bytes);
+	void *q = realloc(p, bytes);
+	NO_TAIL_CALL();
+	return q;
 }
 
 EXPORT int
@@ -122,7 +126,9 @@ pvalloc(size_t bytes)
 EXPORT size_t
 malloc_usable_size(void *p)
 {
-	return usable_size(p, API_USABLE_SIZE);
+	size_t n = usable_size(p, API_USABLE_SIZE);
+	NO_TAIL_CALL();
+	return n;
 }
 
 EXPORT void cfree(void *p);
@@ -137,6 +143,7 @@ EXPORT void
 free_sized(void *p, size_t bytes)
 {
 	free_sized_check(p, bytes, 0, API_FREE_SIZED);
+	NO_TAIL_CALL();
 }
 
 EXPORT void free_aligned_sized(void *p, size_t align, size_t bytes);
@@ -144,6 +151,7 @@ EXPORT void
 free_aligned_sized(void *p, size_t align, size_t bytes)
 {
 	free_sized_check(p, bytes, align, API_FREE_ALIGNED_SIZED);
+	NO_TAIL_CALL();
 }
 
 /* ---- statistics and tuning ---- */

@@ -35,13 +35,17 @@ spanguard_realloc_noscan(void *p, size_t bytes)
 {
 	if (p == NULL)
 		return mallocgc_noscan(bytes, API_NOSCAN);
-	return reallocgc(p, bytes, API_NOSCAN);
+	void *q = reallocgc(p, bytes, API_NOSCAN_REALLOC);
+	NO_TAIL_CALL();
+	return q;
 }
 
 EXPORT size_t
 spanguard_usable_size(const void *p)
 {
-	return usable_size(p, API_SPANGUARD_USABLE_SIZE);
+	size_t n = usable_size(p, API_SPANGUARD_USABLE_SIZE);
+	NO_TAIL_CALL();
+	return n;
 }
 
 EXPORT size_t

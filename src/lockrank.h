@@ -16,7 +16,6 @@ enum lock_rank {
 	LOCK_SPANSET,     /* mspanset.c: growing a spine */
 	LOCK_MHEAP,       /* mheap.c: page allocator, span table, large spans */
 	LOCK_PERSISTENT,  /* persistentalloc.c: the current metadata chunk */
-	LOCK_SYS,         /* sys_linux.c: guard budget of the fallback */
 	LOCK_REPORT,      /* report.c: one whole report at a time */
 	LOCK_RANKS
 };

@@ -68,6 +68,7 @@ static const char api_names[API_COUNT][40] = {
 	[API_DELETE_SIZED_ALIGNED] = "operator delete",
 	[API_DELETE_ARRAY_SIZED_ALIGNED] = "operator delete[]",
 	[API_NOSCAN] = "spanguard_malloc_noscan",
+	[API_NOSCAN_REALLOC] = "spanguard_realloc_noscan",
 	[API_SPANGUARD_USABLE_SIZE] = "spanguard_usable_size",
 };
 
@@ -83,7 +84,7 @@ static enum die_code
 judge(const struct addr_info *info, uintptr_t addr, enum malloc_api api)
 {
 	bool frees = api != API_REALLOC && api != API_REALLOCARRAY && api != API_USABLE_SIZE &&
-	    api != API_SPANGUARD_USABLE_SIZE;
+	    api != API_NOSCAN_REALLOC && api != API_SPANGUARD_USABLE_SIZE;
 	enum die_code freed = frees ? DIE_DOUBLE_FREE : DIE_STALE_POINTER;
 	switch (info->kind) {
 	case ADDR_FOREIGN:

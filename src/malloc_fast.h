@@ -60,6 +60,7 @@ free_fast(void *p, enum malloc_api api)
 		}
 	}
 	free_slow(p, api);
+	NO_TAIL_CALL();
 }
 
 #endif

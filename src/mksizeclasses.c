@@ -41,7 +41,9 @@ enum {
 	MIN_SPAN = 16384,
 	FINE_MAX = 128,            /* classes up to here get FINE_SLOTS or more */
 	FINE_SLOTS = 256,
+	COARSE_MAX = 1024,         /* classes up to here COARSE_SLOTS or more */
 	COARSE_SLOTS = 32,
+	LARGE_SLOTS = 8,           /* and the rest; doc/decisions.md has the figures */
 	TAIL_SHARE = 64,
 	MAX_SLOTS = 1024,
 
@@ -75,7 +77,8 @@ row_span_bytes(const struct row *r)
 static void
 row_set_span(struct row *r)
 {
-	uint32_t want = r->elem_bytes <= FINE_MAX ? FINE_SLOTS : COARSE_SLOTS;
+	uint32_t want = r->elem_bytes <= FINE_MAX ? FINE_SLOTS :
+	    r->elem_bytes <= COARSE_MAX ? COARSE_SLOTS : LARGE_SLOTS;
 	uint32_t bytes;
 
 	r->span_pages = MIN_SPAN / SPAN_PAGE;

@@ -130,19 +130,6 @@ take_bits(uint64_t bits, size_t word, uint16_t *order, uint32_t *n, uint32_t roo
 	return bits;
 }
 
-/* Fisher and Yates: every order of the n slots is as likely as any other. The
- * 16-bit draw times n, shifted, is off uniform by less than n/65536. */
-static void
-shuffle(uint16_t *order, uint32_t n, struct rand_stream *rng)
-{
-	for (uint32_t i = n; i > 1; i--) {
-		uint32_t j = (rand_u16(rng) * i) >> 16;
-		uint16_t t = order[i - 1];
-		order[i - 1] = order[j];
-		order[j] = t;
-	}
-}
-
 static void
 reverse(uint16_t *order, uint32_t n)
 {
@@ -167,7 +154,7 @@ mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
 	}
 	s->avail_n -= n;
 	if (rng != NULL)
-		shuffle(order, n, rng);
+		rand_shuffle_u16(rng, order, n);
 	else
 		reverse(order, n);
 	return n;

@@ -196,11 +196,13 @@ fork_prepare(void)
 	mutex_lock(&shared_lock);
 	mcache_lock_all();
 	mutex_lock(&mheap_.lock);
+	mutex_lock(&mheap_.meta.lock);
 }
 
 static void
 fork_parent(void)
 {
+	mutex_unlock(&mheap_.meta.lock);
 	mutex_unlock(&mheap_.lock);
 	mcache_unlock_all();
 	mutex_unlock(&shared_lock);
@@ -210,6 +212,7 @@ fork_parent(void)
 static void
 fork_child(void)
 {
+	mutex_reset(&mheap_.meta.lock);
 	mutex_reset(&mheap_.lock);
 	mutex_reset(&shared_lock);
 	mutex_reset(&world);

@@ -94,7 +94,7 @@ check_bits(struct pass *v, const struct mspan *s)
 		check(v, ((live | remote | s->avail[w]) & beyond) == 0, "MSPAN-3", s);
 		if (!mspan_is_large(s))
 			check(v, (remote & ~live) == 0, "MSPAN-2", s);
-		avail_n += (size_t)__builtin_popcountll(s->avail[w]);
+		avail_n += popcount64(s->avail[w]);
 	}
 	check(v, avail_n == s->avail_n, "MSPAN-4", s);
 }
@@ -273,7 +273,7 @@ check_heap(struct pass *v)
 	size_t cached = 0;
 	for (struct mcache *c = mcache_first(); c != NULL; c = c->next)
 		if (c->heap == h)
-			cached += (size_t)__builtin_popcountll(c->pages.pages);
+			cached += popcount64(c->pages.pages);
 	check(v, v->span_pages + cached + h->pages.free_pages == h->pages.grown_pages,
 	    "MHEAP-2", h);
 }

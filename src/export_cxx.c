@@ -1,0 +1,643 @@
+/* export_cxx.c - every replaceable operator new and delete of C++17, from C.
+ *
+ * The functions bear their mangled names (Itanium ABI, size_t = unsigned long)
+ * and each has a body of its own: tools that replace malloc go by address, and
+ * an alias would turn every delete[] into a mismatched delete.
+ *
+ *   new      malloc_fast; without memory new_failed
+ *   new_failed
+ *     1 std::get_new_handler(); none: std::__throw_bad_alloc()
+ *     2 call the handler, try again, from 1
+ *   nothrow  malloc_fast; without memory, and with a handler, the C++ runtime's
+ *            own nothrow operator, see below
+ *   delete   free_fast; with a size only after the class of the size was
+ *            compared with that of the span, else free_sized_check
+ *
+ * A program may replace some forms and not others; by the standard the others
+ * then end in its own (new[] in new, sized delete in delete ...), and its
+ * pointers may be none of ours. The symbols are weak: a reference to one goes
+ * through the GOT and finds the program's, or in a static link loses to it.
+ *
+ * A C program has no C++ runtime, so we must not need one: the two functions
+ * are weak references. These are bound when we are loaded, that is never in a C
+ * program which dlopens a C++ plug-in with RTLD_LOCAL (python and its extension
+ * modules). Then the runtime is looked up in the symbol tables of the loaded
+ * modules: no dlsym, no allocation, only when memory has run out. With no
+ * runtime at all operator new dies with DIE_OUT_OF_MEMORY.
+ *
+ * A new-handler may throw bad_alloc, and the nothrow forms must turn that into
+ * NULL; C cannot catch. The runtime's own nothrow operator can: it calls the
+ * ordinary operator new inside try and catch. It is taken from the module that
+ * also defines get_new_handler, so that it is no other allocator's. Where there
+ * is none (a static program), nothrow new does not call the handler.
+ *
+ * Exceptions pass through these frames: build with -fexceptions. */
+#define _GNU_SOURCE 1    /* dl_iterate_phdr */
+
+#include <elf.h>
+#include <link.h>
+#include <string.h>
+
+#include "die.h"
+#include "malloc.h"
+#include "malloc_fast.h"
+
+#if defined(__clang__)
+#define OWN_BODY
+#else
+#define OWN_BODY __attribute__((no_icf))
+#endif
+
+#define OPERATOR(symbol) __asm__(symbol) OWN_BODY __attribute__((weak, visibility("default")))
+#define OURS(symbol) __attribute__((alias(symbol), visibility("hidden")))
+#define RUNTIME(symbol) __asm__(symbol) __attribute__((weak, visibility("default")))
+
+typedef void new_handler(void);
+typedef new_handler *get_new_handler_fn(void);
+typedef void throw_bad_alloc_fn(void);
+typedef void *nothrow_new_fn(size_t bytes, const void *tag);
+typedef void *nothrow_aligned_new_fn(size_t bytes, size_t align, const void *tag);
+
+#define GET_NEW_HANDLER "_ZSt15get_new_handlerv"
+#define THROW_BAD_ALLOC "_ZSt17__throw_bad_allocv"
+#define NOTHROW_NEW "_ZnwmRKSt9nothrow_t"
+#define NOTHROW_NEW_ARRAY "_ZnamRKSt9nothrow_t"
+#define NOTHROW_NEW_ALIGNED "_ZnwmSt11align_val_tRKSt9nothrow_t"
+#define NOTHROW_NEW_ARRAY_ALIGNED "_ZnamSt11align_val_tRKSt9nothrow_t"
+
+get_new_handler_fn std_get_new_handler RUNTIME(GET_NEW_HANDLER);
+throw_bad_alloc_fn std_throw_bad_alloc RUNTIME(THROW_BAD_ALLOC);
+
+void *op_new(size_t bytes) OPERATOR("_Znwm");
+void *op_new_array(size_t bytes) OPERATOR("_Znam");
+void *op_new_nothrow(size_t bytes, const void *tag) OPERATOR(NOTHROW_NEW);
+void *op_new_array_nothrow(size_t bytes, const void *tag) OPERATOR(NOTHROW_NEW_ARRAY);
+void *op_new_aligned(size_t bytes, size_t align) OPERATOR("_ZnwmSt11align_val_t");
+void *op_new_array_aligned(size_t bytes, size_t align) OPERATOR("_ZnamSt11align_val_t");
+void *op_new_aligned_nothrow(size_t bytes, size_t align, const void *tag)
+    OPERATOR(NOTHROW_NEW_ALIGNED);
+void *op_new_array_aligned_nothrow(size_t bytes, size_t align, const void *tag)
+    OPERATOR(NOTHROW_NEW_ARRAY_ALIGNED);
+
+void op_delete(void *p) OPERATOR("_ZdlPv");
+void op_delete_array(void *p) OPERATOR("_ZdaPv");
+void op_delete_nothrow(void *p, const void *tag) OPERATOR("_ZdlPvRKSt9nothrow_t");
+void op_delete_array_nothrow(void *p, const void *tag) OPERATOR("_ZdaPvRKSt9nothrow_t");
+void op_delete_sized(void *p, size_t bytes) OPERATOR("_ZdlPvm");
+void op_delete_array_sized(void *p, size_t bytes) OPERATOR("_ZdaPvm");
+void op_delete_aligned(void *p, size_t align) OPERATOR("_ZdlPvSt11align_val_t");
+void op_delete_array_aligned(void *p, size_t align) OPERATOR("_ZdaPvSt11align_val_t");
+void op_delete_aligned_nothrow(void *p, size_t align, const void *tag)
+    OPERATOR("_ZdlPvSt11align_val_tRKSt9nothrow_t");
+void op_delete_array_aligned_nothrow(void *p, size_t align, const void *tag)
+    OPERATOR("_ZdaPvSt11align_val_tRKSt9nothrow_t");
+void op_delete_sized_aligned(void *p, size_t bytes, size_t align)
+    OPERATOR("_ZdlPvmSt11align_val_t");
+void op_delete_array_sized_aligned(void *p, size_t bytes, size_t align)
+    OPERATOR("_ZdaPvmSt11align_val_t");
+
+/* ---- which of the forms that others end in are ours ---- */
+
+void *own_new(size_t bytes) OURS("_Znwm");
+void *own_new_array(size_t bytes) OURS("_Znam");
+void *own_new_aligned(size_t bytes, size_t align) OURS("_ZnwmSt11align_val_t");
+void *own_new_array_aligned(size_t bytes, size_t align) OURS("_ZnamSt11align_val_t");
+void own_delete(void *p) OURS("_ZdlPv");
+void own_delete_array(void *p) OURS("_ZdaPv");
+void own_delete_aligned(void *p, size_t align) OURS("_ZdlPvSt11align_val_t");
+void own_delete_array_aligned(void *p, size_t align) OURS("_ZdaPvSt11align_val_t");
+
+INLINE bool
+new_is_ours(void)
+{
+	return likely(op_new == own_new);
+}
+
+INLINE bool
+new_array_is_ours(void)
+{
+	return new_is_ours() && likely(op_new_array == own_new_array);
+}
+
+INLINE bool
+new_aligned_is_ours(void)
+{
+	return likely(op_new_aligned == own_new_aligned);
+}
+
+INLINE bool
+new_array_aligned_is_ours(void)
+{
+	return new_aligned_is_ours() && likely(op_new_array_aligned == own_new_array_aligned);
+}
+
+INLINE bool
+delete_is_ours(void)
+{
+	return likely(op_delete == own_delete);
+}
+
+INLINE bool
+delete_array_is_ours(void)
+{
+	return delete_is_ours() && likely(op_delete_array == own_delete_array);
+}
+
+INLINE bool
+delete_aligned_is_ours(void)
+{
+	return likely(op_delete_aligned == own_delete_aligned);
+}
+
+INLINE bool
+delete_array_aligned_is_ours(void)
+{
+	return delete_aligned_is_ours() &&
+	    likely(op_delete_array_aligned == own_delete_array_aligned);
+}
+
+/* ---- symbols of the loaded modules ---- */
+
+struct module {
+	uintptr_t load;
+	const ElfW(Sym) *symbols;
+	const char *names;
+	const uint32_t *gnu_hash;
+	const ElfW(Word) *sysv_hash;
+};
+
+/* glibc adds the load address to the pointers of a dynamic section, musl and
+ * the vdso do not. */
+static const void *
+module_ptr(const struct module *m, uintptr_t value)
+{
+	return (const void *)(value < m->load ? value + m->load : value);
+}
+
+static bool
+module_open(struct module *m, const struct dl_phdr_info *info)
+{
+	const ElfW(Dyn) *dyn = NULL;
+
+	*m = (struct module){ .load = info->dlpi_addr };
+	for (int i = 0; i < info->dlpi_phnum; i++)
+		if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
+			dyn = (const void *)(m->load + info->dlpi_phdr[i].p_vaddr);
+	for (; dyn != NULL && dyn->d_tag != DT_NULL; dyn++) {
+		if (dyn->d_tag == DT_SYMTAB)
+			m->symbols = module_ptr(m, dyn->d_un.d_ptr);
+		else if (dyn->d_tag == DT_STRTAB)
+			m->names = module_ptr(m, dyn->d_un.d_ptr);
+		else if (dyn->d_tag == DT_GNU_HASH)
+			m->gnu_hash = module_ptr(m, dyn->d_un.d_ptr);
+		else if (dyn->d_tag == DT_HASH)
+			m->sysv_hash = module_ptr(m, dyn->d_un.d_ptr);
+	}
+	return m->symbols != NULL && m->names != NULL;
+}
+
+static void *
+module_function(const struct module *m, uint32_t idx, const char *name)
+{
+	const ElfW(Sym) *sym = &m->symbols[idx];
+
+	if (sym->st_shndx == SHN_UNDEF || (sym->st_info & 0xf) != STT_FUNC ||
+	    strcmp(m->names + sym->st_name, name) != 0)
+		return NULL;
+	return (void *)(m->load + sym->st_value);
+}
+
+static uint32_t
+gnu_hash(const char *name)
+{
+	uint32_t h = 5381;
+
+	for (; *name != '\0'; name++)
+		h = h * 33 + (unsigned char)*name;
+	return h;
+}
+
+/* Table: nbuckets, first symbol, filter words, filter shift, filter, buckets,
+ * then one hash per symbol whose low bit ends a chain. */
+static void *
+module_find_gnu(const struct module *m, const char *name)
+{
+	uint32_t nbuckets = m->gnu_hash[0];
+	uint32_t first = m->gnu_hash[1];
+	size_t filter_words = m->gnu_hash[2] * sizeof(ElfW(Addr)) / sizeof(uint32_t);
+	const uint32_t *buckets = m->gnu_hash + 4 + filter_words;
+	const uint32_t *hashes = buckets + nbuckets;
+	uint32_t h = gnu_hash(name);
+
+	if (nbuckets == 0)
+		return NULL;
+	uint32_t idx = buckets[h % nbuckets];
+	if (idx < first)
+		return NULL;
+	for (;; idx++) {
+		void *p = (hashes[idx - first] | 1) == (h | 1) ? module_function(m, idx, name) : NULL;
+		if (p != NULL || (hashes[idx - first] & 1) != 0)
+			return p;
+	}
+}
+
+static void *
+module_find(const struct module *m, const char *name)
+{
+	void *p = NULL;
+
+	if (m->gnu_hash != NULL)
+		return module_find_gnu(m, name);
+	/* [1] is the number of symbols */
+	for (ElfW(Word) i = 0; m->sysv_hash != NULL && p == NULL && i < m->sysv_hash[1]; i++)
+		p = module_function(m, i, name);
+	return p;
+}
+
+struct search {
+	const char *name;
+	const char *beside;    /* only in a module that defines this too, or NULL */
+	const void *ours;      /* not this one */
+	void *found;
+};
+
+static int
+search_module(struct dl_phdr_info *info, size_t bytes, void *arg)
+{
+	struct search *s = arg;
+	struct module m;
+	void *p;
+
+	(void)bytes;
+	if (!module_open(&m, info))
+		return 0;
+	p = module_find(&m, s->name);
+	if (p == NULL || p == s->ours)
+		return 0;
+	if (s->beside != NULL && module_find(&m, s->beside) == NULL)
+		return 0;
+	s->found = p;
+	return 1;
+}
+
+static void *
+runtime_function(const char *name, const char *beside, const void *ours)
+{
+	struct search s = { .name = name, .beside = beside, .ours = ours };
+
+	dl_iterate_phdr(search_module, &s);
+	return s.found;
+}
+
+/* ---- without memory ---- */
+
+static new_handler *
+current_handler(void)
+{
+	get_new_handler_fn *get = std_get_new_handler;
+
+	if (get == NULL)
+		get = (get_new_handler_fn *)runtime_function(GET_NEW_HANDLER, NULL, NULL);
+	return get == NULL ? NULL : get();
+}
+
+static _Noreturn void
+throw_bad_alloc(size_t bytes, enum malloc_api api)
+{
+	throw_bad_alloc_fn *thrower = std_throw_bad_alloc;
+
+	if (thrower == NULL)
+		thrower = (throw_bad_alloc_fn *)runtime_function(THROW_BAD_ALLOC, NULL, NULL);
+	if (thrower != NULL)
+		thrower();
+	die(&(struct die_info){
+		.code = DIE_OUT_OF_MEMORY,
+		.api = malloc_api_name(api),
+		.site = "no-cxx-runtime",
+		.given = bytes,
+	});
+}
+
+/* align 0: the plain form. */
+static NOINLINE void *
+new_failed(size_t bytes, size_t align, enum malloc_api api)
+{
+	for (;;) {
+		new_handler *handler = current_handler();
+		if (handler == NULL)
+			throw_bad_alloc(bytes, api);
+		handler();
+		void *p = align == 0 ? mallocgc(bytes, api) : mallocgc_aligned(align, bytes, api);
+		if (p != NULL)
+			return p;
+	}
+}
+
+/* The runtime's nothrow operator of that name, or NULL. */
+static void *
+runtime_nothrow(const char *symbol, const void *ours)
+{
+	return runtime_function(symbol, GET_NEW_HANDLER, ours);
+}
+
+static NOINLINE void *
+nothrow_failed(size_t bytes, const void *tag, const char *symbol, nothrow_new_fn *ours)
+{
+	nothrow_new_fn *theirs;
+
+	if (current_handler() == NULL)
+		return NULL;
+	theirs = (nothrow_new_fn *)runtime_nothrow(symbol, (const void *)ours);
+	return theirs == NULL ? NULL : theirs(bytes, tag);
+}
+
+static NOINLINE void *
+nothrow_aligned_failed(size_t bytes, size_t align, const void *tag, const char *symbol,
+    nothrow_aligned_new_fn *ours)
+{
+	nothrow_aligned_new_fn *theirs;
+
+	if (current_handler() == NULL)
+		return NULL;
+	theirs = (nothrow_aligned_new_fn *)runtime_nothrow(symbol, (const void *)ours);
+	return theirs == NULL ? NULL : theirs(bytes, align, tag);
+}
+
+/* ---- nothrow new in a program that has an operator new of its own ---- */
+
+/* Found once: the runtime is one that the program itself is linked with. */
+static void *
+remember(atomic_ptr *found, const char *symbol, const void *ours)
+{
+	void *theirs = aptr_load_relaxed(found);
+
+	if (theirs == NULL) {
+		theirs = runtime_nothrow(symbol, ours);
+		aptr_store_relaxed(found, theirs);
+	}
+	return theirs;
+}
+
+static NOINLINE void *
+nothrow_by_program(size_t bytes, const void *tag)
+{
+	static atomic_ptr found;
+	nothrow_new_fn *theirs = (nothrow_new_fn *)remember(&found, NOTHROW_NEW,
+	    (const void *)op_new_nothrow);
+
+	return theirs != NULL ? theirs(bytes, tag) : op_new(bytes);
+}
+
+static NOINLINE void *
+nothrow_array_by_program(size_t bytes, const void *tag)
+{
+	static atomic_ptr found;
+	nothrow_new_fn *theirs = (nothrow_new_fn *)remember(&found, NOTHROW_NEW_ARRAY,
+	    (const void *)op_new_array_nothrow);
+
+	return theirs != NULL ? theirs(bytes, tag) : op_new_array(bytes);
+}
+
+static NOINLINE void *
+nothrow_aligned_by_program(size_t bytes, size_t align, const void *tag)
+{
+	static atomic_ptr found;
+	nothrow_aligned_new_fn *theirs = (nothrow_aligned_new_fn *)remember(&found,
+	    NOTHROW_NEW_ALIGNED, (const void *)op_new_aligned_nothrow);
+
+	return theirs != NULL ? theirs(bytes, align, tag) : op_new_aligned(bytes, align);
+}
+
+static NOINLINE void *
+nothrow_array_aligned_by_program(size_t bytes, size_t align, const void *tag)
+{
+	static atomic_ptr found;
+	nothrow_aligned_new_fn *theirs = (nothrow_aligned_new_fn *)remember(&found,
+	    NOTHROW_NEW_ARRAY_ALIGNED, (const void *)op_new_array_aligned_nothrow);
+
+	return theirs != NULL ? theirs(bytes, align, tag) : op_new_array_aligned(bytes, align);
+}
+
+/* ---- new ---- */
+
+void *
+op_new(size_t bytes)
+{
+	void *p = malloc_fast(bytes, API_NEW);
+
+	return likely(p != NULL) ? p : new_failed(bytes, 0, API_NEW);
+}
+
+void *
+op_new_array(size_t bytes)
+{
+	void *p;
+
+	if (!new_is_ours())
+		return op_new(bytes);
+	p = malloc_fast(bytes, API_NEW_ARRAY);
+	return likely(p != NULL) ? p : new_failed(bytes, 0, API_NEW_ARRAY);
+}
+
+void *
+op_new_nothrow(size_t bytes, const void *tag)
+{
+	void *p;
+
+	if (!new_is_ours())
+		return nothrow_by_program(bytes, tag);
+	p = malloc_fast(bytes, API_NEW);
+	return likely(p != NULL) ? p :
+	    nothrow_failed(bytes, tag, NOTHROW_NEW, op_new_nothrow);
+}
+
+void *
+op_new_array_nothrow(size_t bytes, const void *tag)
+{
+	void *p;
+
+	if (!new_array_is_ours())
+		return nothrow_array_by_program(bytes, tag);
+	p = malloc_fast(bytes, API_NEW_ARRAY);
+	return likely(p != NULL) ? p :
+	    nothrow_failed(bytes, tag, NOTHROW_NEW_ARRAY, op_new_array_nothrow);
+}
+
+/* No handler can make room for an alignment that is not one. */
+static void *
+new_aligned(size_t bytes, size_t align, enum malloc_api api)
+{
+	void *p;
+
+	if (unlikely(!is_pow2(align)))
+		throw_bad_alloc(bytes, api);
+	p = mallocgc_aligned(align, bytes, api);
+	return likely(p != NULL) ? p : new_failed(bytes, align, api);
+}
+
+void *
+op_new_aligned(size_t bytes, size_t align)
+{
+	return new_aligned(bytes, align, API_NEW_ALIGNED);
+}
+
+void *
+op_new_array_aligned(size_t bytes, size_t align)
+{
+	if (!new_aligned_is_ours())
+		return op_new_aligned(bytes, align);
+	return new_aligned(bytes, align, API_NEW_ARRAY_ALIGNED);
+}
+
+void *
+op_new_aligned_nothrow(size_t bytes, size_t align, const void *tag)
+{
+	void *p;
+
+	if (!new_aligned_is_ours())
+		return nothrow_aligned_by_program(bytes, align, tag);
+	if (unlikely(!is_pow2(align)))
+		return NULL;
+	p = mallocgc_aligned(align, bytes, API_NEW_ALIGNED);
+	return likely(p != NULL) ? p :
+	    nothrow_aligned_failed(bytes, align, tag, NOTHROW_NEW_ALIGNED,
+	    op_new_aligned_nothrow);
+}
+
+void *
+op_new_array_aligned_nothrow(size_t bytes, size_t align, const void *tag)
+{
+	void *p;
+
+	if (!new_array_aligned_is_ours())
+		return nothrow_array_aligned_by_program(bytes, align, tag);
+	if (unlikely(!is_pow2(align)))
+		return NULL;
+	p = mallocgc_aligned(align, bytes, API_NEW_ARRAY_ALIGNED);
+	return likely(p != NULL) ? p :
+	    nothrow_aligned_failed(bytes, align, tag, NOTHROW_NEW_ARRAY_ALIGNED,
+	    op_new_array_aligned_nothrow);
+}
+
+/* ---- delete ---- */
+
+void
+op_delete(void *p)
+{
+	free_fast(p, API_DELETE);
+}
+
+void
+op_delete_array(void *p)
+{
+	if (delete_is_ours())
+		free_fast(p, API_DELETE_ARRAY);
+	else
+		op_delete(p);
+}
+
+void
+op_delete_nothrow(void *p, const void *tag)
+{
+	(void)tag;
+	if (delete_is_ours())
+		free_fast(p, API_DELETE);
+	else
+		op_delete(p);
+}
+
+void
+op_delete_array_nothrow(void *p, const void *tag)
+{
+	(void)tag;
+	if (delete_array_is_ours())
+		free_fast(p, API_DELETE_ARRAY);
+	else
+		op_delete_array(p);
+}
+
+/* The object lies in a span of the very class that its size asks for: the size
+ * is right as far as a class can tell. Anything else is looked at in full. */
+INLINE void
+delete_sized(void *p, size_t bytes, enum malloc_api api)
+{
+	struct mspan *s = span_of((uintptr_t)p);
+
+	if (likely(s != NULL) && likely(bytes <= SMALL_MAX_BYTES) &&
+	    likely(size_to_class[(bytes + 15) >> 4] == s->span_class))
+		free_fast(p, api);
+	else
+		free_sized_check(p, bytes, 0, api);
+}
+
+void
+op_delete_sized(void *p, size_t bytes)
+{
+	if (delete_is_ours())
+		delete_sized(p, bytes, API_DELETE_SIZED);
+	else
+		op_delete(p);
+}
+
+void
+op_delete_array_sized(void *p, size_t bytes)
+{
+	if (delete_array_is_ours())
+		delete_sized(p, bytes, API_DELETE_ARRAY_SIZED);
+	else
+		op_delete_array(p);
+}
+
+void
+op_delete_aligned(void *p, size_t align)
+{
+	(void)align;
+	free_fast(p, API_DELETE_ALIGNED);
+}
+
+void
+op_delete_array_aligned(void *p, size_t align)
+{
+	if (delete_aligned_is_ours())
+		free_fast(p, API_DELETE_ARRAY_ALIGNED);
+	else
+		op_delete_aligned(p, align);
+}
+
+void
+op_delete_aligned_nothrow(void *p, size_t align, const void *tag)
+{
+	(void)tag;
+	if (delete_aligned_is_ours())
+		free_fast(p, API_DELETE_ALIGNED);
+	else
+		op_delete_aligned(p, align);
+}
+
+void
+op_delete_array_aligned_nothrow(void *p, size_t align, const void *tag)
+{
+	(void)tag;
+	if (delete_array_aligned_is_ours())
+		free_fast(p, API_DELETE_ARRAY_ALIGNED);
+	else
+		op_delete_array_aligned(p, align);
+}
+
+void
+op_delete_sized_aligned(void *p, size_t bytes, size_t align)
+{
+	if (delete_aligned_is_ours())
+		free_sized_check(p, bytes, align, API_DELETE_SIZED_ALIGNED);
+	else
+		op_delete_aligned(p, align);
+}
+
+void
+op_delete_array_sized_aligned(void *p, size_t bytes, size_t align)
+{
+	if (delete_array_aligned_is_ours())
+		free_sized_check(p, bytes, align, API_DELETE_ARRAY_SIZED_ALIGNED);
+	else
+		op_delete_array_aligned(p, align);
+}

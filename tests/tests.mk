@@ -1,0 +1,59 @@
+# tests.mk - the unit tests, in three builds: as shipped (with lock checks),
+# under ASan+UBSan and under TSan, by gcc and clang.
+#
+# tests/test_X.c is a cmocka program over all tiers except the exported names,
+# so that it, cmocka and the sanitizers keep libc's malloc. The ending says what
+# stands in for the operating system:
+#   test_X.c       the real sys_linux.c
+#   test_X_fake.c  fake_sys.c, a state for every page, failures on demand
+#   test_X_addr.c  sys_addr_only.c, addresses without memory
+# fake_die.c always takes the place of report.c's die(), except in test_report.c.
+
+UNIT_TESTS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+TEST_SUPPORT = tests/naive_pages.c
+TEST_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
+	-DSPANGUARD_TEST_BUILD=1 -DSPANGUARD_LOCK_CHECKS=1 -Isrc -Itests -I.
+
+# variant: name, compiler, flags
+UNIT_VARIANTS = gcc clang asan tsan
+UNIT_CC_gcc = $(CC)
+UNIT_CC_clang = $(CLANG)
+UNIT_CC_asan = $(CLANG)
+UNIT_CC_tsan = $(CLANG)
+UNIT_FLAGS_gcc = -O2 -g
+UNIT_FLAGS_clang = -O2 -g
+UNIT_FLAGS_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+UNIT_FLAGS_tsan = -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+# what a variant leaves out: guard and signal tests own SIGSEGV themselves, and
+# single-threaded tests have nothing to race
+UNIT_LIST_gcc = $(UNIT_TESTS)
+UNIT_LIST_clang = $(UNIT_TESTS)
+UNIT_LIST_asan = $(UNIT_TESTS)
+UNIT_LIST_tsan = $(filter $(TSAN_TESTS),$(UNIT_TESTS))
+TSAN_TESTS = test_lock test_mspanset test_persistentalloc test_malloc test_mcache test_stress
+
+TEST_LIB_SRC = $(TIER_SRC)
+
+define unit_variant
+$(BUILD)/unit/$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(UNIT_CC_$(1)) $$(TEST_CFLAGS) $$(UNIT_FLAGS_$(1)) -c $$< -o $$@
+$(BUILD)/unit/$(1)/libtiers.a: $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_LIB_SRC))
+	rm -f $$@
+	ar rcs $$@ $$^
+$(BUILD)/unit/$(1)/%_fake: $(BUILD)/unit/$(1)/tests/%_fake.o $(BUILD)/unit/$(1)/tests/fake_sys.o $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_SUPPORT)) $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
+	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -o $$@ $$^ -lcmocka
+$(BUILD)/unit/$(1)/%_addr: $(BUILD)/unit/$(1)/tests/%_addr.o $(BUILD)/unit/$(1)/tests/sys_addr_only.o $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_SUPPORT)) $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
+	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -o $$@ $$^ -lcmocka
+$(BUILD)/unit/$(1)/test_report: $(BUILD)/unit/$(1)/tests/test_report.o $(BUILD)/unit/$(1)/libtiers.a
+	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lcmocka -lm
+$(BUILD)/unit/$(1)/%: $(BUILD)/unit/$(1)/tests/%.o $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_SUPPORT)) $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
+	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lcmocka -lm
+.PHONY: unit-$(1)
+unit-$(1): $$(addprefix $(BUILD)/unit/$(1)/,$$(UNIT_LIST_$(1)))
+-include $$(wildcard $(BUILD)/unit/$(1)/src/*.d $(BUILD)/unit/$(1)/tests/*.d)
+endef
+$(foreach v,$(UNIT_VARIANTS),$(eval $(call unit_variant,$(v))))
+.PRECIOUS: $(BUILD)/unit/%.o
+
+unit: $(addprefix unit-,$(UNIT_VARIANTS))
