@@ -29,7 +29,8 @@
  * NULL; C cannot catch. The runtime's own nothrow operator can: it calls the
  * ordinary operator new inside try and catch. It is taken from the module that
  * also defines get_new_handler, so that it is no other allocator's. Where there
- * is none (a static program), nothrow new does not call the handler.
+ * is none (a static program), nothrow new does not call the handler, and lets
+ * pass what an operator new of the program's own throws.
  *
  * Exceptions pass through these frames: build with -fexceptions. */
 #define _GNU_SOURCE 1    /* dl_iterate_phdr */

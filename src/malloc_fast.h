@@ -22,6 +22,7 @@ malloc_fast_class(size_t bytes, unsigned noscan, enum malloc_api api)
 		spc = size_to_class[(bytes + 15) >> 4] + noscan;
 		if (likely(c != NULL)) {
 			struct mcache_alloc *a = &c->alloc[spc];
+			KEEP_ADDRESS(a);
 			uint32_t n = a->n;
 			if (likely(n != 0)) {
 				uint32_t idx = a->order[--n];

@@ -25,6 +25,7 @@ static struct {
 	struct mutex lock;              /* rank LOCK_ALLM */
 	struct mcache *all;
 	struct mcache *pool;
+	uint64_t number;                /* of the next stream: with seed=N it is the same again */
 } caches = { .lock = MUTEX_INIT(LOCK_ALLM) };
 
 /* ---- queues ---- */
@@ -356,7 +357,6 @@ seed_stream(struct mheap *h, struct mcache *c, uint64_t number)
 struct mcache *
 mcache_acquire(struct mheap *h, int tid)
 {
-	static uint64_t number;
 	mutex_lock(&caches.lock);
 	struct mcache *c = caches.pool;
 	if (c != NULL) {
@@ -374,7 +374,7 @@ mcache_acquire(struct mheap *h, int tid)
 		c->tid = tid;
 		c->exit_round = 0;
 		c->in_use = true;
-		seed_stream(h, c, ++number);
+		seed_stream(h, c, ++caches.number);
 	}
 	mutex_unlock(&caches.lock);
 	return c;
@@ -571,4 +571,5 @@ mcache_reset(void)
 {
 	caches.all = NULL;
 	caches.pool = NULL;
+	caches.number = 0;
 }

@@ -1,6 +1,8 @@
 /* mheap.c - see mheap.h. */
 #include "mheap.h"
 
+#include <string.h>
+
 #include "die.h"
 #include "marena.h"
 #include "mcache.h"
@@ -33,6 +35,15 @@ mheap_init(struct mheap *h, const struct mheap_config *config)
 	h->os_page_pages = sys_page_bytes() > PAGE_SIZE ? sys_page_bytes() >> PAGE_SHIFT : 1;
 	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
 		mcentral_init(&h->central[i], i);
+}
+
+void
+mheap_reset(struct mheap *h)
+{
+	size_t behind = offsetof(struct mheap, pages) + sizeof(h->pages);
+	memset(h, 0, offsetof(struct mheap, pages));
+	memset((char *)h + behind, 0, sizeof(*h) - behind);
+	page_alloc_init(&h->pages, &h->meta);    /* clears what was used of 256 KiB */
 }
 
 size_t

@@ -61,6 +61,10 @@ extern struct mheap mheap_;
 
 void mheap_init(struct mheap *h, const struct mheap_config *config);
 
+/* Test builds: zeroed memory again, ready for mheap_init. Spans, arenas and
+ * metadata are forgotten, not given back: their memory is the test's system's. */
+void mheap_reset(struct mheap *h);
+
 /* A span of npages pages (rounded up to the OS page), in use, nobody's, entered
  * in the arena map. c may be NULL; a cache gives small ones without the lock.
  * align_pages is a power of two, 1 for none. NULL: out of memory. */

@@ -187,6 +187,15 @@ proc_world_unlock(void)
 	mutex_unlock(&world);
 }
 
+void
+proc_reset(void)
+{
+	shared_cache = NULL;
+	early_cache = NULL;
+	thread_state.gone = false;
+	tls_set(NULL);
+}
+
 /* ---- fork ---- */
 
 static void

@@ -18,4 +18,8 @@ void proc_world_lock(void);
 bool proc_world_trylock(void);
 void proc_world_unlock(void);
 
+/* Test builds: no thread has a cache any more, with mheap_reset and mcache_reset.
+ * One thread runs. */
+void proc_reset(void);
+
 #endif
