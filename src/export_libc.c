@@ -192,7 +192,7 @@ mallinfo2(void)
 		.ordblks = s.spans,
 		.hblks = s.large_objects,
 		.hblkhd = s.large_bytes,
-		.uordblks = s.live_bytes,
+		.uordblks = s.live_bytes - s.large_bytes,
 		.fordblks = s.freed_bytes + s.free_slot_bytes + s.free_page_bytes -
 		    s.returned_bytes,
 		.keepcost = s.free_page_bytes - s.returned_bytes,
@@ -227,10 +227,8 @@ EXPORT int
 malloc_info(int options_arg, FILE *out)
 {
 	struct spanguard_stats s;
-	if (options_arg != 0) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (options_arg != 0)
+		return EINVAL;
 	read_stats(&s);
 	int n = fprintf(out, "<malloc version=\"1\">\n<heap nr=\"0\">\n"
 	    "<total type=\"rest\" count=\"%llu\" size=\"%llu\"/>\n"
@@ -242,9 +240,11 @@ malloc_info(int options_arg, FILE *out)
 	    (unsigned long long)s.large_objects, (unsigned long long)s.large_bytes,
 	    (unsigned long long)(s.span_bytes + s.free_page_bytes - s.returned_bytes),
 	    (unsigned long long)s.reserved_bytes);
-	char json[1024];
-	spanguard_stats_json(json, sizeof(json));
-	int m = fprintf(out, "<spanguard><![CDATA[%s]]></spanguard>\n</malloc>\n", json);
+	char text[2048];
+	struct print xml;
+	print_init(&xml, text, sizeof(text));
+	mstats_print_xml(&s, &xml);
+	int m = fprintf(out, "%s\n</malloc>\n", text);
 	return n < 0 || m < 0 ? -1 : 0;
 }
 

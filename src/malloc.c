@@ -187,7 +187,7 @@ malloc_large(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *f
 {
 	if (unlikely(bytes > MALLOC_MAX_BYTES || align > MALLOC_MAX_BYTES - bytes))
 		return NULL;
-	struct mspan *s = alloc_large_span(c, bytes, align, spc);
+	struct mspan *s = alloc_large_span(c, bytes != 0 ? bytes : 1, align, spc);
 	if (unlikely(s == NULL))
 		return NULL;
 	s->avail[0] = 0;
@@ -382,6 +382,8 @@ object_bytes(const struct mspan *s, size_t idx)
 static size_t
 bytes_given_for(size_t bytes, size_t align)
 {
+	if (bytes == 0)
+		bytes = 1;
 	if (align > PAGE_SIZE || bytes > SMALL_MAX_BYTES)
 		return mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
 	unsigned c = align > MALLOC_ALIGN ? size_class_aligned(bytes, align) : size_class_of(bytes);

@@ -17,21 +17,34 @@ arena_link(struct heap_arena *a)
 	} while (!aptr_cas(&arena_map.all, &head, a));
 }
 
+static size_t
+missing_arenas(uintptr_t first, uintptr_t end)
+{
+	size_t n = 0;
+	for (uintptr_t at = first; at < end; at += ARENA_SIZE)
+		n += aptr_load_acquire(&arena_map.slots[at >> ARENA_SHIFT]) == NULL;
+	return n;
+}
+
 bool
 arena_add(struct persistent *meta, uintptr_t base, size_t bytes)
 {
-	uintptr_t first = align_down(base, ARENA_SIZE);
-	for (uintptr_t at = first; at < base + bytes; at += ARENA_SIZE) {
+	uintptr_t first = align_down(base, ARENA_SIZE), end = base + bytes;
+	size_t n = missing_arenas(first, end);
+	if (n == 0)
+		return true;
+	/* one piece for all of them: an object of many GiB costs one mapping */
+	struct heap_arena *a = persistent_alloc(meta, n * sizeof(*a), CACHE_LINE);
+	if (a == NULL)
+		return false;
+	for (uintptr_t at = first; at < end; at += ARENA_SIZE) {
 		atomic_ptr *slot = &arena_map.slots[at >> ARENA_SHIFT];
 		if (aptr_load_acquire(slot) != NULL)
 			continue;
-		struct heap_arena *a = persistent_alloc(meta, sizeof(*a), CACHE_LINE);
-		if (a == NULL)
-			return false;
 		a->base = at;
-		a->zeroed_base = at;
+		a64_store_relaxed(&a->zeroed_base, at);
 		aptr_store_release(slot, a);
-		arena_link(a);
+		arena_link(a++);
 	}
 	return true;
 }
@@ -77,9 +90,8 @@ raise_zeroed_base(const struct mspan *s)
 	while (at < end) {
 		struct heap_arena *a = arena_of(at);
 		uintptr_t stop = a->base + ARENA_SIZE < end ? a->base + ARENA_SIZE : end;
-		uintptr_t seen = __atomic_load_n(&a->zeroed_base, __ATOMIC_RELAXED);
-		while (seen < stop && !__atomic_compare_exchange_n(&a->zeroed_base, &seen, stop,
-		    false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		uint64_t seen = a64_load_relaxed(&a->zeroed_base);
+		while (seen < stop && !a64_cas(&a->zeroed_base, &seen, stop))
 			;
 		at = stop;
 	}

@@ -36,7 +36,7 @@ struct heap_arena {
 	atomic_u64 page_specials[ARENA_WORDS];  /* spans with a record in a hardening room */
 	uint8_t page_last[ARENA_PAGES];         /* span class + 1 of the last tenant */
 	uintptr_t base;
-	uintptr_t zeroed_base;                  /* pages from here on were never in a span */
+	atomic_u64 zeroed_base;                 /* pages from here on were never in a span */
 	uint64_t *checkmarks;                   /* a bit per 8-byte word, made when first needed */
 	struct heap_arena *next;                /* all arenas, newest first */
 };

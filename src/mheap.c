@@ -9,10 +9,13 @@
 #include "sys.h"
 
 /* The pools of struct mspan, by words of bits. */
-static const uint16_t pool_words[SPAN_POOLS] = { 1, 6, 9, 17, 33, 65 };
+static const uint16_t pool_words[SPAN_POOLS] = { 1, 6, 9, 17, 33, 65, 257 };
 
 /* Spans below this many pages may come from a thread's page cache. */
 enum { CACHED_SPAN_PAGES = 16 };
+
+/* No span has more pages than there are addresses. */
+#define ADDR_PAGES ((size_t)ADDR_LIMIT >> PAGE_SHIFT)
 
 /* The zone of the first arena's random address: above anything the kernel
  * places by itself from below, below its mmap area. 39-bit machines refuse the
@@ -54,15 +57,20 @@ mheap_round_pages(const struct mheap *h, size_t npages)
 
 /* ---- growth ---- */
 
-/* Adds [base, base + bytes) of reserved space to the page allocator. */
+/* Adds [base, base + bytes) of reserved space to the page allocator. If the
+ * system refuses, the address space is given back. */
 static bool
 map_pages(struct mheap *h, uintptr_t base, size_t bytes)
 {
-	if (!sys_map((void *)base, bytes))
+	if (!sys_map((void *)base, bytes)) {
+		sys_free((void *)base, bytes, SYS_RESERVED);
+		h->reserved_bytes -= bytes;
 		return false;
-	if (page_alloc_grow(&h->pages, base, bytes))
+	}
+	if (arena_add(&h->meta, base, bytes) && page_alloc_grow(&h->pages, base, bytes))
 		return true;
 	sys_free((void *)base, bytes, SYS_PREPARED);
+	h->reserved_bytes -= bytes;
 	return false;
 }
 
@@ -75,15 +83,14 @@ reserve_near(struct mheap *h, size_t bytes)
 	return (uintptr_t)sys_reserve(align_down(hint, ARENA_SIZE), bytes, ARENA_SIZE, true);
 }
 
-/* Forgets the growth region; what is left of it becomes free pages first. */
+/* Forgets the growth region; what is left of it becomes free pages first, where
+ * the system lets it. */
 static void
 use_up_region(struct mheap *h)
 {
 	size_t left = h->grow_end - h->grow_base;
-	if (left != 0 && !map_pages(h, h->grow_base, left)) {
-		sys_free((void *)h->grow_base, left, SYS_RESERVED);
-		h->reserved_bytes -= left;
-	}
+	if (left != 0)
+		map_pages(h, h->grow_base, left);
 	h->grow_base = h->grow_end = 0;
 }
 
@@ -92,7 +99,7 @@ use_up_region(struct mheap *h)
 static bool
 take_region(struct mheap *h, uintptr_t at, size_t bytes)
 {
-	if (at + bytes > ADDR_LIMIT || !arena_add(&h->meta, at, bytes)) {
+	if (at + bytes > ADDR_LIMIT) {
 		sys_free((void *)at, bytes, SYS_RESERVED);
 		return false;
 	}
@@ -133,10 +140,9 @@ grow_locked(struct mheap *h, size_t npages)
 		return false;
 	if (h->grow_end - h->grow_base < bytes && !reserve_region(h, bytes))
 		return false;
-	if (!map_pages(h, h->grow_base, bytes))
-		return false;
+	uintptr_t base = h->grow_base;
 	h->grow_base += bytes;
-	return true;
+	return map_pages(h, base, bytes);
 }
 
 /* ---- struct mspan ---- */
@@ -257,7 +263,7 @@ mheap_alloc_span(struct mheap *h, struct mcache *c, size_t npages, unsigned span
     size_t align_pages)
 {
 	npages = mheap_round_pages(h, npages);
-	if (npages > (ADDR_LIMIT >> PAGE_SHIFT))
+	if (npages > ADDR_PAGES || align_pages > ADDR_PAGES - npages)
 		return NULL;
 	if (c != NULL && npages < CACHED_SPAN_PAGES && align_pages == 1)
 		return alloc_span_cached(h, c, npages, span_class);

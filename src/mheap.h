@@ -20,7 +20,7 @@
 #include "persistentalloc.h"
 #include "rand.h"
 
-enum { SPAN_POOLS = 6 };
+enum { SPAN_POOLS = 7 };
 
 /* What mheap needs to know of the options; plain data, set once. */
 struct mheap_config {

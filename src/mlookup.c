@@ -22,7 +22,7 @@ describe_released(const struct heap_arena *a, uintptr_t addr, struct addr_info *
 {
 	uint8_t last = a->page_last[arena_page_idx(addr)];
 	if (last == 0) {
-		out->kind = addr < a->zeroed_base ? ADDR_HEAP_RELEASED : ADDR_HEAP_UNUSED;
+		out->kind = addr < a64_load_relaxed(&a->zeroed_base) ? ADDR_HEAP_RELEASED : ADDR_HEAP_UNUSED;
 		return;
 	}
 	unsigned spc = last - 1u;

@@ -109,18 +109,36 @@ static const struct stats_field {
 _Static_assert(ARRAY_LEN(fields) * sizeof(uint64_t) == sizeof(struct spanguard_stats),
     "every field of the statistics has its row");
 
-void
-mstats_print_json(const struct spanguard_stats *s, struct print *out)
+/* Every field as OPEN name MIDDLE value CLOSE. */
+static void
+print_fields(const struct spanguard_stats *s, struct print *out, const char *open,
+    const char *middle, const char *close)
 {
 	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
 		uint64_t v;
 		memcpy(&v, (const char *)s + fields[i].offset, sizeof(v));
-		print_str(out, i == 0 ? "{\"" : ",\"");
+		print_str(out, open);
 		print_str(out, fields[i].name);
-		print_str(out, "\":");
+		print_str(out, middle);
 		print_dec(out, v);
+		print_str(out, i + 1 < ARRAY_LEN(fields) ? close : "");
 	}
+}
+
+void
+mstats_print_json(const struct spanguard_stats *s, struct print *out)
+{
+	print_str(out, "{");
+	print_fields(s, out, "\"", "\":", ",");
 	print_str(out, "}");
+}
+
+void
+mstats_print_xml(const struct spanguard_stats *s, struct print *out)
+{
+	print_str(out, "<spanguard");
+	print_fields(s, out, " ", "=\"", "\"");
+	print_str(out, "\"/>");
 }
 
 void

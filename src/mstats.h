@@ -18,6 +18,9 @@ void mstats_read(struct mheap *h, struct spanguard_stats *out);
 /* One line of JSON, the fields by their names. */
 void mstats_print_json(const struct spanguard_stats *s, struct print *out);
 
+/* One XML element, the fields as its attributes. */
+void mstats_print_xml(const struct spanguard_stats *s, struct print *out);
+
 /* The process's heap, to the log. */
 void mstats_log(void);
 

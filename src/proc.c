@@ -26,6 +26,7 @@
 #include "malloc.h"
 #include "mcache.h"
 #include "mheap.h"
+#include "mspanset.h"
 #include "mstats.h"
 #include "options.h"
 #include "report.h"
@@ -225,6 +226,7 @@ fork_child(void)
 	mutex_reset(&mheap_.lock);
 	mutex_reset(&shared_lock);
 	mutex_reset(&world);
+	span_set_lock_after_fork();
 	mcache_after_fork_child(mcache_self(), shared_cache);
 	/* the background thread stayed in the parent */
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
