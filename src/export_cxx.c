@@ -592,15 +592,14 @@ op_delete_array_sized(void *p, size_t bytes)
 void
 op_delete_aligned(void *p, size_t align)
 {
-	(void)align;
-	free_fast(p, API_DELETE_ALIGNED);
+	free_aligned_check(p, align, API_DELETE_ALIGNED);
 }
 
 void
 op_delete_array_aligned(void *p, size_t align)
 {
 	if (delete_aligned_is_ours())
-		free_fast(p, API_DELETE_ARRAY_ALIGNED);
+		free_aligned_check(p, align, API_DELETE_ARRAY_ALIGNED);
 	else
 		op_delete_aligned(p, align);
 }
@@ -610,7 +609,7 @@ op_delete_aligned_nothrow(void *p, size_t align, const void *tag)
 {
 	(void)tag;
 	if (delete_aligned_is_ours())
-		free_fast(p, API_DELETE_ALIGNED);
+		free_aligned_check(p, align, API_DELETE_ALIGNED);
 	else
 		op_delete_aligned(p, align);
 }
@@ -620,7 +619,7 @@ op_delete_array_aligned_nothrow(void *p, size_t align, const void *tag)
 {
 	(void)tag;
 	if (delete_array_aligned_is_ours())
-		free_fast(p, API_DELETE_ARRAY_ALIGNED);
+		free_aligned_check(p, align, API_DELETE_ARRAY_ALIGNED);
 	else
 		op_delete_array_aligned(p, align);
 }

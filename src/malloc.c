@@ -49,6 +49,9 @@
  * system call and the TLB flush cost more than the bytes. */
 #define MOVE_MIN_BYTES ((size_t)1 << 20)
 
+/* From here on calloc gives dirty pages back instead of writing zeroes. */
+#define ZERO_BY_KERNEL_BYTES ((size_t)4 << 20)
+
 struct mheap mheap_;
 
 static const char api_names[API_COUNT][40] = {
@@ -80,12 +83,19 @@ malloc_api_name(enum malloc_api api)
 
 /* ---- pointers that are not right ---- */
 
+/* What it is called when the call gets the address of a freed object. */
 static enum die_code
-judge(const struct addr_info *info, uintptr_t addr, enum malloc_api api)
+freed_code(enum malloc_api api)
 {
 	bool frees = api != API_REALLOC && api != API_REALLOCARRAY && api != API_USABLE_SIZE &&
 	    api != API_NOSCAN_REALLOC && api != API_SPANGUARD_USABLE_SIZE;
-	enum die_code freed = frees ? DIE_DOUBLE_FREE : DIE_STALE_POINTER;
+	return frees ? DIE_DOUBLE_FREE : DIE_STALE_POINTER;
+}
+
+static enum die_code
+judge(const struct addr_info *info, uintptr_t addr, enum malloc_api api)
+{
+	enum die_code freed = freed_code(api);
 	switch (info->kind) {
 	case ADDR_FOREIGN:
 	case ADDR_HEAP_UNUSED:
@@ -97,8 +107,8 @@ judge(const struct addr_info *info, uintptr_t addr, enum malloc_api api)
 	case ADDR_LARGE:
 		break;
 	}
-	if (info->state == SLOT_TAIL)
-		return DIE_INVALID_FREE;
+	if (info->state == SLOT_TAIL || info->state == SLOT_FREE)
+		return DIE_INVALID_FREE;    /* malloc never returned it */
 	return info->slot_base == addr ? freed : DIE_INTERIOR_FREE;
 }
 
@@ -111,7 +121,7 @@ bad_pointer(const void *p, enum malloc_api api)
 	struct die_info d = { .api = malloc_api_name(api), .addr = (uintptr_t)p };
 	switch (boot_look(p, &bytes)) {
 	case BOOT_FREED:
-		d.code = DIE_DOUBLE_FREE;
+		d.code = freed_code(api);
 		d.site = "boot";
 		break;
 	case BOOT_INTERIOR:
@@ -289,6 +299,22 @@ mallocgc_noscan(size_t bytes, enum malloc_api api)
 	return malloc_fast_class(bytes, SPAN_NOSCAN, api);
 }
 
+/* Large objects are zeroed by giving the pages back: what the program never
+ * touches then costs nothing. */
+static void
+zero_object(void *p, unsigned size_class, size_t bytes)
+{
+	if (size_class != 0) {
+		memset(p, 0, size_classes[size_class].elem_bytes);
+	} else if (bytes < ZERO_BY_KERNEL_BYTES) {
+		memset(p, 0, bytes);
+	} else {
+		size_t whole = align_up(bytes, sys_page_bytes());
+		sys_unused(p, whole);
+		sys_used(p, whole);
+	}
+}
+
 void *
 mallocgc_zeroed(size_t bytes, enum malloc_api api)
 {
@@ -304,7 +330,7 @@ mallocgc_zeroed(size_t bytes, enum malloc_api api)
 	else
 		p = alloc(c, bytes, MALLOC_ALIGN, spc, &fresh);
 	if (p != NULL && !fresh)
-		memset(p, 0, spc != 0 ? size_classes[spc].elem_bytes : bytes);
+		zero_object(p, spc, bytes);
 	return p;
 }
 
@@ -391,29 +417,47 @@ bytes_given_for(size_t bytes, size_t align)
 	    mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
 }
 
+static void
+check_align(const void *p, size_t align, enum malloc_api api)
+{
+	if (unlikely(align != 0 && ((uintptr_t)p & (align - 1)) != 0))
+		die(&(struct die_info){ .code = DIE_ALIGN_MISMATCH, .api = malloc_api_name(api),
+		    .site = "align", .addr = (uintptr_t)p, .given = align,
+		    .expected = (size_t)1 << __builtin_ctzll((uintptr_t)p) });
+}
+
+static void
+check_size(const void *p, size_t bytes, size_t align, enum malloc_api api)
+{
+	size_t idx, have;
+	if (boot_look(p, &have) != BOOT_FOREIGN)
+		return;
+	struct mspan *s = live_object(p, api, &idx);
+	check_align(p, align, api);
+	have = object_bytes(s, idx);
+	if (unlikely(!mspan_is_tiny(s) && bytes_given_for(bytes, align) != have))
+		die(&(struct die_info){ .code = DIE_SIZE_MISMATCH, .api = malloc_api_name(api),
+		    .site = "sized", .addr = (uintptr_t)p, .given = bytes, .expected = have });
+}
+
 void
 free_sized_check(void *p, size_t bytes, size_t align, enum malloc_api api)
 {
-	size_t idx, have;
 	if (p == NULL)
 		return;
-	if (boot_look(p, &have) == BOOT_FOREIGN) {
-		struct mspan *s = live_object(p, api, &idx);
-		have = object_bytes(s, idx);
-		struct die_info d = { .api = malloc_api_name(api), .site = "sized",
-		    .addr = (uintptr_t)p };
-		if (align != 0 && ((uintptr_t)p & (align - 1)) != 0) {
-			d.code = DIE_ALIGN_MISMATCH;
-			d.given = align;
-			d.expected = (size_t)1 << __builtin_ctzll((uintptr_t)p);
-			die(&d);
-		}
-		if (!mspan_is_tiny(s) && bytes_given_for(bytes, align) != have) {
-			d.code = DIE_SIZE_MISMATCH;
-			d.given = bytes;
-			d.expected = have;
-			die(&d);
-		}
+	check_size(p, bytes, align, api);
+	free_fast(p, api);
+}
+
+void
+free_aligned_check(void *p, size_t align, enum malloc_api api)
+{
+	size_t idx, bytes;
+	if (p == NULL)
+		return;
+	if (boot_look(p, &bytes) == BOOT_FOREIGN) {
+		live_object(p, api, &idx);
+		check_align(p, align, api);
 	}
 	free_fast(p, api);
 }

@@ -38,6 +38,8 @@ void freegc(void *p, enum malloc_api api);
 /* Frees p after checking that `bytes` (and `align`, 0: not said) are such as
  * this object was, or could have been, allocated with. */
 void free_sized_check(void *p, size_t bytes, size_t align, enum malloc_api api);
+/* Frees p after checking that it is a multiple of align. */
+void free_aligned_check(void *p, size_t align, enum malloc_api api);
 size_t usable_size(const void *p, enum malloc_api api);
 
 /* The slow halves of malloc_fast and free_fast. */

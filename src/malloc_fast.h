@@ -54,8 +54,9 @@ free_fast(void *p, enum malloc_api api)
 		uint64_t bit = (uint64_t)1 << (idx % 64);
 		uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
 		if (likely((live & ~a64_load_relaxed(&s->remote[idx / 64]) & bit) != 0)) {
-			a64_store_relaxed(&s->live[idx / 64], live & ~bit);
-			if (unlikely(--s->budget == 0))
+			/* release: another thread's trim may take the pages of an empty span */
+			a64_store_release(&s->live[idx / 64], live & ~bit);
+			if (unlikely(--s->budget <= 0))
 				mcache_budget_spent(mcache_self(), s);
 			return;
 		}

@@ -68,17 +68,21 @@ set_entries(struct mspan *s, struct mspan *value)
 }
 
 static void
-set_page_last(const struct mspan *s)
+set_page_last(uintptr_t at, uintptr_t end, uint8_t mark)
 {
-	uintptr_t at = s->base, end = s->base + mspan_bytes(s);
-	uint8_t mark = (uint8_t)(s->span_class + 1);
 	while (at < end) {
 		struct heap_arena *a = arena_of(at);
 		uintptr_t stop = a->base + ARENA_SIZE < end ? a->base + ARENA_SIZE : end;
-		memset(&a->page_last[arena_page_idx(at)], mspan_is_large(s) ? 0 : mark,
-		    (stop - at) >> PAGE_SHIFT);
+		memset(&a->page_last[arena_page_idx(at)], mark, (stop - at) >> PAGE_SHIFT);
 		at = stop;
 	}
+}
+
+static void
+remember_tenant(const struct mspan *s)
+{
+	uint8_t mark = (uint8_t)(s->span_class + 1);
+	set_page_last(s->base, s->base + mspan_bytes(s), mspan_is_large(s) ? 0 : mark);
 	if (mspan_is_large(s))
 		arena_of(s->base)->page_last[arena_page_idx(s->base)] = mark;
 }
@@ -112,7 +116,7 @@ arena_clear_span(struct mspan *s)
 {
 	struct heap_arena *a = arena_of(s->base);
 	size_t i = arena_page_idx(s->base);
-	set_page_last(s);
+	remember_tenant(s);
 	a64_fetch_and(&a->page_in_use[i / 64], ~((uint64_t)1 << (i % 64)));
 	set_entries(s, NULL);
 }
@@ -123,6 +127,9 @@ arena_resize_span(struct mspan *s, size_t old_npages)
 	uintptr_t old_last = s->base + ((old_npages - 1) << PAGE_SHIFT);
 	uintptr_t new_last = s->base + mspan_bytes(s) - PAGE_SIZE;
 	raise_zeroed_base(s);
+	/* not what lived there before this span */
+	if (new_last < old_last)
+		set_page_last(new_last + PAGE_SIZE, old_last + PAGE_SIZE, 0);
 	if (old_last != s->base)
 		aptr_store_release(span_entry(old_last), NULL);
 	aptr_store_release(span_entry(new_last), s);

@@ -125,7 +125,10 @@ mcache_budget_spent(struct mcache *c, struct mspan *s)
 	}
 	c->busy = true;
 	mutex_lock(&c->lock);
-	if (s->list == LIST_CURRENT || s->list == LIST_NONE) {
+	if (unlikely(aptr_load_relaxed(&s->owner) != c)) {
+		/* another thread's trim found it empty before we came here; whoever
+		 * has it now may lose one count of its budget, no more */
+	} else if (s->list == LIST_CURRENT || s->list == LIST_NONE) {
 		s->budget = INT32_MAX;
 	} else {
 		mspan_drain(s);

@@ -36,13 +36,16 @@ push(struct mheap *h, struct span_set *set, struct mspan *s)
 		die_corruption("MCENTRAL-5", s);    /* no memory for 4 KiB of metadata */
 }
 
-/* Puts a span that nobody owns where its free slots say. */
+/* Puts a span that nobody owns where its free slots say. Under the lock: the
+ * set it chose must not become the other one, and then swept again, meanwhile. */
 static void
 put_swept(struct mheap *h, struct mcentral *m, struct mspan *s)
 {
-	uint32_t sg = a32_load_acquire(&m->sweepgen);
+	mutex_lock(&m->lock);
+	uint32_t sg = a32_load_relaxed(&m->sweepgen);
 	s->sweepgen = sg;
 	push(h, s->avail_n > 0 ? &m->partial[swept_idx(sg)] : &m->full[swept_idx(sg)], s);
+	mutex_unlock(&m->lock);
 }
 
 static void
@@ -116,7 +119,8 @@ mcentral_cache_span(struct mheap *h, struct mcentral *m, struct mcache *c)
 void
 mcentral_uncache_span(struct mheap *h, struct mcentral *m, struct mspan *s)
 {
-	mspan_drain(s);
+	/* what the owner freed itself, nobody will tell of again */
+	sweep_for_use(s);
 	if (mspan_is_empty(s)) {
 		mheap_free_span(h, s);
 		return;

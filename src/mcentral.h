@@ -17,7 +17,11 @@
  * MCENTRAL-3  a span is in at most one set
  * MCENTRAL-4  sweepgen is even and advances only when both unswept sets are empty
  *
- * Locks: the sets are lock-free; lock guards the advance only. */
+ * MCENTRAL-5  there is always metadata memory for a set's next block: a span that
+ *             could not be entered would be lost, so its absence is fatal
+ *
+ * Locks: the sets are lock-free; lock guards the advance, and a span on its way
+ * into a swept set against it. */
 #ifndef SPANGUARD_MCENTRAL_H
 #define SPANGUARD_MCENTRAL_H
 

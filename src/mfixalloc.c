@@ -31,6 +31,13 @@ refill(struct fixalloc *f)
 	return true;
 }
 
+void
+fixalloc_init_keep(struct fixalloc *f, struct persistent *from, size_t bytes, size_t align)
+{
+	fixalloc_init(f, from, bytes, align);
+	f->keep = true;
+}
+
 static void
 count(struct fixalloc *f, uint64_t add_inuse, uint64_t add_total)
 {
@@ -49,7 +56,7 @@ fixalloc_alloc(struct fixalloc *f)
 			die_corruption("FIX-2", l);
 		f->list = l->next;
 		count(f, 1, 0);
-		return memset(l, 0, f->bytes);
+		return f->keep ? l : memset(l, 0, f->bytes);
 	}
 	if (f->at == f->end && !refill(f))
 		return NULL;

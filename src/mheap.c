@@ -36,6 +36,9 @@ mheap_init(struct mheap *h, const struct mheap_config *config)
 	else
 		rand_seed_os(&h->rng);
 	h->os_page_pages = sys_page_bytes() > PAGE_SIZE ? sys_page_bytes() >> PAGE_SHIFT : 1;
+	for (unsigned i = 0; i < SPAN_POOLS; i++)
+		fixalloc_init_keep(&h->span_pool[i], &h->meta, mspan_struct_bytes(pool_words[i]),
+		    CACHE_LINE);
 	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
 		mcentral_init(&h->central[i], i);
 }
@@ -171,12 +174,7 @@ words_for(size_t npages, unsigned span_class)
 static struct mspan *
 pool_get_locked(struct mheap *h, unsigned pool)
 {
-	struct mspan *s = h->span_pool[pool];
-	if (s != NULL) {
-		h->span_pool[pool] = s->next;
-		return s;
-	}
-	s = persistent_alloc(&h->meta, mspan_struct_bytes(pool_words[pool]), CACHE_LINE);
+	struct mspan *s = fixalloc_alloc(&h->span_pool[pool]);
 	if (s != NULL)
 		s->pool = (uint8_t)pool;
 	return s;
@@ -185,8 +183,7 @@ pool_get_locked(struct mheap *h, unsigned pool)
 static void
 pool_put_locked(struct mheap *h, struct mspan *s)
 {
-	s->next = h->span_pool[s->pool];
-	h->span_pool[s->pool] = s;
+	fixalloc_free(&h->span_pool[s->pool], s);
 }
 
 /* ---- spans ---- */
@@ -248,6 +245,8 @@ alloc_span_cached(struct mheap *h, struct mcache *c, size_t npages, unsigned spa
 		if (base == 0 && s != NULL) {
 			pool_put_locked(h, s);
 			s = NULL;
+		} else if (s == NULL && base != 0) {
+			page_alloc_free(&h->pages, base, npages);
 		}
 		mutex_unlock(&h->lock);
 		if (s == NULL)
@@ -327,6 +326,8 @@ mheap_grow_span(struct mheap *h, struct mspan *s, size_t npages)
 {
 	size_t zeroed = 0;
 	npages = mheap_round_pages(h, npages);
+	if (npages > (ADDR_LIMIT - s->base) >> PAGE_SHIFT)
+		return false;
 	mutex_lock(&h->lock);
 	bool ok = page_alloc_alloc_at(&h->pages, s->base + mspan_bytes(s), npages - s->npages,
 	    &zeroed);
@@ -340,7 +341,7 @@ mheap_grow_span(struct mheap *h, struct mspan *s, size_t npages)
 
 /* ---- returning pages ---- */
 
-void
+uint64_t
 mheap_scavenge_tick(struct mheap *h)
 {
 	uint64_t now = sys_now_ns();
@@ -348,7 +349,9 @@ mheap_scavenge_tick(struct mheap *h)
 	size_t due = scavenger_due_pages(&h->scav, &h->pages, now);
 	if (due != 0)
 		a64_fetch_add(&h->scavenged_pages, scavenge_pages(&h->pages, &h->lock, due));
+	uint64_t next = scavenger_next_ns(&h->scav);
 	mutex_unlock(&h->lock);
+	return next;
 }
 
 size_t

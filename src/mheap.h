@@ -43,7 +43,7 @@ struct mheap {
 	uintptr_t grow_end;
 	uint64_t reserved_bytes;        /* address space taken for the heap */
 
-	struct mspan *span_pool[SPAN_POOLS];
+	struct fixalloc span_pool[SPAN_POOLS];    /* struct mspan, by words of bits */
 	size_t os_page_pages;           /* span pages in an OS page, at least 1 */
 
 	atomic_u64 spans_in_use;
@@ -78,8 +78,9 @@ void mheap_free_span(struct mheap *h, struct mspan *s);
 void mheap_shrink_span(struct mheap *h, struct mspan *s, size_t npages);
 bool mheap_grow_span(struct mheap *h, struct mspan *s, size_t npages);
 
-/* Paced return of idle pages; cheap when nothing is due. */
-void mheap_scavenge_tick(struct mheap *h);
+/* Paced return of idle pages; cheap when nothing is due. Returns when to come
+ * again for more, on sys_now_ns' clock. */
+uint64_t mheap_scavenge_tick(struct mheap *h);
 /* Everything idle in the page heap at once; returns bytes given back. */
 size_t mheap_scavenge_all(struct mheap *h);
 

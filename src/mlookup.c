@@ -14,9 +14,9 @@ class_bytes(unsigned span_class)
 	return c != 0 ? size_classes[c].elem_bytes : 0;
 }
 
-/* No span there now: what lived here last is in page_last. Its slots began at
- * some page before this one, which is known only for one-page steps: a class
- * whose size divides the page gives the slot, others the address alone. */
+/* No span there now: what lived here last is in page_last. Where its slots began
+ * is not known, but the span began at a page: a first byte is a multiple of the
+ * largest power of two that divides the class's size, and of no less. */
 static void
 describe_released(const struct heap_arena *a, uintptr_t addr, struct addr_info *out)
 {
@@ -30,7 +30,28 @@ describe_released(const struct heap_arena *a, uintptr_t addr, struct addr_info *
 	out->size_class = span_class_size_class(spc);
 	out->noscan = span_class_noscan(spc);
 	out->elem_bytes = class_bytes(spc);
-	out->slot_base = out->elem_bytes != 0 ? addr : align_down(addr, PAGE_SIZE);
+	size_t step = out->elem_bytes & -out->elem_bytes;
+	out->slot_base = align_down(addr, step != 0 && step < PAGE_SIZE ? step : PAGE_SIZE);
+}
+
+/* avail and the window belong to the owner; a torn answer is better than none.
+ * Before its first sweep a span has no freed slot in either. */
+static bool
+never_used(const struct mspan *s, size_t idx)
+{
+	size_t slot = mspan_is_tiny(s) ? idx - idx % TINY_BLOCK_GRANULES : idx;
+	const struct mcache *c = aptr_load_acquire(&s->owner);
+	if (s->needzero)
+		return false;
+	if ((s->avail[slot / 64] >> (slot % 64) & 1) != 0)
+		return true;
+	if (c == NULL || c == &mcache_none || c->alloc[s->span_class].span != s)
+		return false;
+	const struct mcache_alloc *a = &c->alloc[s->span_class];
+	for (uint32_t i = 0; i < a->n && i < WINDOW_SLOTS; i++)
+		if (a->order[i] == slot)
+			return true;
+	return false;
 }
 
 static enum slot_state
@@ -46,10 +67,7 @@ slot_state_of(const struct mspan *s, size_t idx, bool *by_other)
 	}
 	if ((a64_load_acquire(&s->live[w]) & bit) != 0)
 		return SLOT_LIVE;
-	/* avail belongs to the owner; a torn answer is better than none. Before
-	 * its first sweep a span has no freed slot that is available. */
-	bool never_used = !s->needzero && (s->avail[w] & bit) != 0;
-	return never_used ? SLOT_FREE : SLOT_FREED;
+	return never_used(s, idx) ? SLOT_FREE : SLOT_FREED;
 }
 
 static void

@@ -584,6 +584,7 @@ page_alloc_scavenge_begin(struct page_alloc *p, size_t max_pages, uintptr_t *add
 		*addr = chunk_addr(chunk, start);
 		claim(p, *addr, n);
 		p->released_pages += n;
+		p->scavenging_pages += n;
 		return n;
 	}
 	return 0;
@@ -601,6 +602,7 @@ page_alloc_scavenge_end(struct page_alloc *p, uintptr_t addr, size_t npages)
 	}
 	p->free_pages += npages;
 	p->scavenged_pages += npages;
+	p->scavenging_pages -= npages;
 	lower_search(p, addr);
 	update(p, addr, npages);
 }
@@ -622,6 +624,7 @@ page_alloc_init(struct page_alloc *p, struct persistent *meta)
 	p->search_addr = PAGE_SEARCH_NONE;
 	p->free_pages = 0;
 	p->scavenged_pages = 0;
+	p->scavenging_pages = 0;
 	p->grown_pages = 0;
 	p->released_pages = 0;
 	p->scav_region = 0;

@@ -67,6 +67,7 @@ struct page_alloc {
 	size_t free_pages;             /* page caches' pages count as allocated */
 	size_t scavenged_pages;        /* free and scavenged */
 	size_t grown_pages;
+	size_t scavenging_pages;       /* between scavenge_begin and _end: on their way */
 	uint64_t released_pages;       /* ever taken by scavenge_begin; only rises */
 	size_t os_pages;               /* span pages in an OS page, at least 1 */
 	size_t scav_region;            /* no chunk of a higher region is in scav_maybe */

@@ -173,6 +173,16 @@ mspan_return_window(struct mspan *s, const uint16_t *order, uint32_t n)
 	}
 }
 
+/* Two threads freed the slot at the very same moment, so that neither saw the
+ * other: it shows as a remote bit without its live bit. */
+static _Noreturn void
+late_double_free(const struct mspan *s, size_t w, uint64_t bits)
+{
+	size_t slot = w * 64 + ctz64(bits);
+	die(&(struct die_info){ .code = DIE_DOUBLE_FREE, .api = "free", .site = "MSPAN-2",
+	    .addr = s->base + slot * s->elem_bytes });
+}
+
 size_t
 mspan_drain(struct mspan *s)
 {
@@ -182,12 +192,8 @@ mspan_drain(struct mspan *s)
 			continue;
 		uint64_t freed = a64_exchange(&s->remote[w], 0);
 		uint64_t live = a64_load_relaxed(&s->live[w]);
-		if (unlikely((freed & ~live) != 0)) {
-			size_t slot = w * 64 + ctz64(freed & ~live);
-			/* two threads freed it at the very same moment */
-			die(&(struct die_info){ .code = DIE_DOUBLE_FREE, .api = "free",
-			    .site = "MSPAN-2", .addr = s->base + slot * s->elem_bytes });
-		}
+		if (unlikely((freed & ~live) != 0))
+			late_double_free(s, w, freed & ~live);
 		a64_store_relaxed(&s->live[w], live & ~freed);
 		n += popcount64(freed);
 	}
@@ -201,6 +207,9 @@ mspan_sweep(struct mspan *s)
 	uint32_t n = 0;
 	for (size_t w = 0; w < s->nwords; w++) {
 		uint64_t live = a64_load_relaxed(&s->live[w]);
+		uint64_t late = a64_load_acquire(&s->remote[w]) & ~live;
+		if (unlikely(late != 0))
+			late_double_free(s, w, late);
 		if (mspan_is_tiny(s)) {
 			s->avail[w] = empty_blocks(live) & tail_mask(s, w);
 			s->cont[w] &= ~(s->avail[w] * 0xf);

@@ -34,7 +34,11 @@
 #include "tls.h"
 #include "verify.h"
 
-enum { EXIT_ROUNDS = 3, SCAVENGER_STACK_BYTES = 64 * 1024 };
+enum {
+	EXIT_ROUNDS = 3,
+	SCAVENGER_STACK_BYTES = 64 * 1024,
+	SCAVENGER_NAP_NS = 2000000,     /* least time between two passes */
+};
 
 _Thread_local struct thread_state thread_state TLS_MODEL;
 
@@ -235,32 +239,43 @@ fork_child(void)
 
 /* ---- the background scavenger ---- */
 
+/* What dead and idle threads left lying about becomes free pages. */
 static void
-background_pass(unsigned n)
+collect_empty_spans(void)
 {
-	/* now and then, what dead and idle threads left lying about */
-	if (n % 4 == 0) {
-		proc_world_lock();
-		mcache_trim_all(&mheap_, NULL);
-		for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
-			mcentral_sweep_all(&mheap_, &mheap_.central[i]);
-		proc_world_unlock();
-	}
-	mheap_scavenge_tick(&mheap_);
+	proc_world_lock();
+	mcache_trim_all(&mheap_, NULL);
+	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
+		mcentral_sweep_all(&mheap_, &mheap_.central[i]);
+	proc_world_unlock();
+}
+
+static void
+sleep_until(uint64_t next_ns, uint64_t longest_ns)
+{
+	uint64_t now = sys_now_ns();
+	uint64_t ns = next_ns > now ? next_ns - now : 0;
+	if (ns > longest_ns)
+		ns = longest_ns;
+	if (ns < SCAVENGER_NAP_NS)
+		ns = SCAVENGER_NAP_NS;
+	const struct timespec t = { .tv_sec = (time_t)(ns / 1000000000),
+		.tv_nsec = (long)(ns % 1000000000) };
+	nanosleep(&t, NULL);
 }
 
 static void *
 background_scavenger(void *arg)
 {
-	uint64_t step_ns = mheap_.config.scavenge_delay_ns / 4;
-	if (step_ns < 10000000)
-		step_ns = 10000000;
-	const struct timespec step = { .tv_sec = (time_t)(step_ns / 1000000000),
-		.tv_nsec = (long)(step_ns % 1000000000) };
+	uint64_t delay_ns = mheap_.config.scavenge_delay_ns;
+	uint64_t collect_ns = 0;
 	(void)arg;
-	for (unsigned n = 1;; n++) {
-		nanosleep(&step, NULL);
-		background_pass(n);
+	for (;;) {
+		if (sys_now_ns() >= collect_ns) {
+			collect_empty_spans();
+			collect_ns = sys_now_ns() + delay_ns;
+		}
+		sleep_until(mheap_scavenge_tick(&mheap_), delay_ns);
 	}
 	return NULL;
 }

@@ -163,6 +163,16 @@ block_signals(void)
 	return old;
 }
 
+/* Writing to a pipe without a reader left this pending: the process is to end by
+ * SIGABRT, not by it. */
+static void
+drop_sigpipe(void)
+{
+	uint64_t set = (uint64_t)1 << (SIGPIPE - 1);
+	const struct timespec now = { 0, 0 };
+	syscall(SYS_rt_sigtimedwait, &set, NULL, &now, sizeof(set));
+}
+
 /* ---- first lines -------------------------------------------------------- */
 
 /* The word of the SUMMARY line. */
@@ -646,6 +656,7 @@ report_and_abort(const struct die_info *given, uintptr_t caller)
 	keep(&rep.out);
 	log_write(&rep.out);
 	rep.sent = true;
+	drop_sigpipe();
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 	end_process(true);
 }

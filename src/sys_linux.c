@@ -3,7 +3,7 @@
  * All calls are made by sys_call6, a few lines of assembly: no errno, no libc,
  * so they work before libc is up, in signal handlers and after thread exit.
  *
- *   Reserved   PROT_NONE, MAP_NORESERVE
+ *   Reserved   PROT_NONE: not charged before sys_map
  *   Prepared   read-write; Ready is the same mapping, counted differently
  *   guard      Reserved again: a marker in the page table, or PROT_NONE
  *
@@ -53,14 +53,13 @@ enum {
 	ADV_GUARD_INSTALL = 102,      /* 6.13 */
 	ADV_GUARD_REMOVE = 103,
 	SYSCALL_MSEAL = 462,          /* 6.10 */
-	PRCTL_SET_VMA = 0x53564d41,   /* PR_SET_VMA, option ANON_NAME = 0; 5.17 */
 	RANDOM_NONBLOCK = 1, RANDOM_INSECURE = 4,
 	FUTEX_WAIT_OURS = 128, FUTEX_WAKE_OURS = 129, /* FUTEX_PRIVATE_FLAG is 128 */
 	ERR_INTR = -4, ERR_AGAIN = -11, ERR_FAULT = -14,
 };
 
 enum {
-	MAP_OURS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+	MAP_OURS = MAP_PRIVATE | MAP_ANONYMOUS,
 	PROT_RW = PROT_READ | PROT_WRITE,
 	DEFAULT_MAX_MAPPINGS = 65530, /* vm.max_map_count as the kernel ships it */
 	VMAS_PER_GUARD = 2,
@@ -185,15 +184,6 @@ os_madvise(uintptr_t p, size_t bytes, int advice)
 	return !is_error(ret);
 }
 
-/* Shows in /proc/PID/maps whose memory it is. A name is part of what must be
- * equal for two mappings to merge: all heap is "heap", all else is "meta". */
-static void
-os_name(uintptr_t p, size_t bytes, const char *name)
-{
-	a64_fetch_add(&os.calls, 1);
-	sys_call6(SYS_prctl, PRCTL_SET_VMA, 0, (long)p, (long)bytes, (long)name, 0);
-}
-
 static void
 account(enum sys_state from, enum sys_state to, size_t bytes)
 {
@@ -219,7 +209,6 @@ guard_pool_new(void)
 		return NULL;
 	}
 	sys_used(p + edge, GUARD_POOL_BYTES);
-	os_name((uintptr_t)p, GUARD_POOL_BYTES + 2 * edge, "spanguard meta");
 	pool = (struct guard_pool *)(void *)(p + edge);
 	a64_store_relaxed(&pool->used_bytes, CACHE_LINE);
 	return pool;
@@ -553,7 +542,6 @@ sys_reserve(uintptr_t hint, size_t bytes, size_t align, bool exact)
 		p = reserve_anywhere(bytes, align);
 	if (p == 0)
 		return NULL;
-	os_name(p, bytes, "spanguard heap");
 	account(SYS_NONE, SYS_RESERVED, bytes);
 	return (void *)p;
 }
@@ -565,7 +553,6 @@ sys_alloc(size_t bytes)
 
 	if (is_error(p))
 		return NULL;
-	os_name((uintptr_t)p, bytes, "spanguard meta");
 	account(SYS_NONE, SYS_READY, bytes);
 	return (void *)p;
 }
@@ -627,7 +614,6 @@ map_fresh(uintptr_t p, size_t bytes)
 {
 	if (is_error(os_mmap(p, bytes, PROT_RW, MAP_OURS | MAP_FIXED)))
 		return false;
-	os_name(p, bytes, "spanguard heap");
 	return true;
 }
 

@@ -274,8 +274,8 @@ check_heap(struct pass *v)
 	for (struct mcache *c = mcache_first(); c != NULL; c = c->next)
 		if (c->heap == h)
 			cached += popcount64(c->pages.pages);
-	check(v, v->span_pages + cached + h->pages.free_pages == h->pages.grown_pages,
-	    "MHEAP-2", h);
+	check(v, v->span_pages + cached + h->pages.free_pages + h->pages.scavenging_pages ==
+	    h->pages.grown_pages, "MHEAP-2", h);
 }
 
 /* With every cache's lock and the heap's held, spans neither come nor go; only

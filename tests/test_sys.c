@@ -583,24 +583,6 @@ test_map_refused(void **state)
 	sys_free(p, n, SYS_PREPARED);
 }
 
-static void
-test_names(void **state)
-{
-	size_t page = sys_page_bytes();
-	char *p = ready_range(page), *q = sys_alloc(page);
-
-	(void)state;
-	if (prctl(0x53564d41, 0, p, page, "spanguard heap") != 0) {
-		sys_free(p, page, SYS_READY);
-		sys_free(q, page, SYS_READY);
-		skip();
-	}
-	assert_int_equal(count_mappings(p, page, "[anon:spanguard heap]"), 1);
-	assert_int_equal(count_mappings(q, page, "[anon:spanguard meta]"), 1);
-	sys_free(p, page, SYS_READY);
-	sys_free(q, page, SYS_READY);
-}
-
 /* ---- contents ---- */
 
 static void
@@ -837,7 +819,6 @@ main(void)
 		AUTO_TEST(test_reserve_places),
 		AUTO_TEST(test_mapped_pieces_merge),
 		AUTO_TEST(test_map_refused),
-		AUTO_TEST(test_names),
 		AUTO_TEST(test_unused_reads_zero),
 		AUTO_TEST(test_move),
 		AUTO_TEST(test_move_of_patchwork),
