@@ -74,6 +74,13 @@ a64_fetch_and(atomic_u64 *a, uint64_t x)
 	return __atomic_fetch_and(&a->v, x, __ATOMIC_ACQ_REL);
 }
 
+/* Orders what one thread does as its own signal handlers see it. */
+INLINE void
+compiler_fence(void)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 INLINE void
 cpu_relax(void)
 {

@@ -2,11 +2,16 @@
  * loader has relocated this library, and for a signal handler that comes in
  * while its thread is inside the allocator.
  *
- * A bump through 1 MiB of zero pages, lock-free, never reused. Starts and live
- * bits stand outside, so frees are checked here as everywhere. No relocation,
- * no TLS, no libc function is needed by anything in boot.c.
+ *   region   1 MiB of zero pages, in granules of 16 bytes
+ *   used     a bit per granule, claimed by compare-and-swap, a word at a time
+ *   starts   a bit at the first granule of each live object
  *
- * BOOT-1  a live bit stands only where a start bit does */
+ * An object up to 1 KiB lies within one word of bits, a larger one takes whole
+ * words. Lock-free; no relocation, no TLS and no libc function is needed by
+ * anything in boot.c.
+ *
+ * BOOT-1  a start bit stands only where a used bit does
+ * BOOT-2  unused granules are zero */
 #ifndef SPANGUARD_BOOT_H
 #define SPANGUARD_BOOT_H
 
@@ -14,7 +19,8 @@
 
 enum boot_verdict { BOOT_FOREIGN, BOOT_OK, BOOT_FREED, BOOT_INTERIOR };
 
-/* Zeroed, 16-byte aligned or as `align` (a power of two) says; NULL when used up. */
+/* Zeroed, 16-byte aligned or as `align` (a power of two up to 4096) says; NULL
+ * when there is no room. */
 void *boot_alloc(size_t bytes, size_t align);
 
 /* What p is; BOOT_OK for a live object, whose size is then in *bytes. */

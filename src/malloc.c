@@ -166,8 +166,10 @@ cache_for_call(struct mcache *c)
 	if (c == NULL)
 		c = mcache_attach();
 	if (c == NULL)
-		c = proc_shared_lock();
-	return c != NULL && c->busy ? NULL : c;
+		return proc_shared_lock();
+	if (c->busy == CACHE_FAST)      /* a handler; it may have been interrupted itself */
+		return proc_shared_trylock();
+	return c->busy == CACHE_SLOW ? NULL : c;
 }
 
 static void
@@ -182,13 +184,13 @@ static struct mspan *
 alloc_large_span(struct mcache *c, size_t bytes, size_t align, unsigned spc)
 {
 	size_t align_pages = align > PAGE_SIZE ? align >> PAGE_SHIFT : 1;
-	c->busy = true;
+	mcache_enter(c);
 	mutex_lock(&c->lock);
 	if (mheap_.config.scavenge_on_slow_path)
 		mheap_scavenge_tick(&mheap_);
 	struct mspan *s = mheap_alloc_span(&mheap_, c, bytes_to_pages(bytes), spc, align_pages);
 	mutex_unlock(&c->lock);
-	c->busy = false;
+	mcache_leave(c);
 	return s;
 }
 
@@ -354,9 +356,19 @@ free_large(struct mspan *s, void *p, enum malloc_api api)
 	if (a64_load_acquire(&s->live[0]) != 1 || (a64_fetch_or(&s->remote[0], 1) & 1) != 0)
 		bad_pointer(p, api);
 	a64_fetch_add(&mheap_.large_frees, 1);
+	struct mcache *c = mcache_self();
+	if (unlikely(c != NULL && c->busy == CACHE_SLOW)) {
+		mcache_defer_free(c, s);
+		return;
+	}
+	uint8_t busy = c != NULL ? c->busy : CACHE_IDLE;
+	mcache_enter(c);
 	mheap_free_span(&mheap_, s);
 	if (mheap_.config.scavenge_on_slow_path)
 		mheap_scavenge_tick(&mheap_);
+	mcache_leave(c);
+	if (unlikely(busy == CACHE_FAST))
+		c->busy = CACHE_FAST;
 }
 
 static bool
@@ -489,9 +501,19 @@ static bool
 resize_large(struct mspan *s, size_t bytes)
 {
 	size_t npages = mheap_round_pages(&mheap_, bytes_to_pages(bytes));
+	struct mcache *c = mcache_self();
+	bool ok = true;
+	if (npages == s->npages)
+		return true;
+	if (c != NULL && c->busy != CACHE_IDLE)     /* a handler: the heap may be locked */
+		return npages < s->npages;
+	mcache_enter(c);
 	if (npages < s->npages)
 		mheap_shrink_span(&mheap_, s, npages);
-	return npages <= s->npages || mheap_grow_span(&mheap_, s, npages);
+	else
+		ok = mheap_grow_span(&mheap_, s, npages);
+	mcache_leave(c);
+	return ok;
 }
 
 static void *
@@ -554,7 +576,7 @@ size_t
 malloc_trim_all(void)
 {
 	struct mcache *self = mcache_self();
-	if (self != NULL && self->busy)
+	if (self != NULL && self->busy != CACHE_IDLE)
 		return 0;
 	proc_world_lock();
 	mcache_trim_all(&mheap_, self);

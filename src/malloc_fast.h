@@ -2,7 +2,8 @@
  *
  * malloc of a small object: class table, window, live bit. free on the owner's
  * thread: arena map, span, division, live bit, budget. No lock, no atomic
- * read-modify-write, no call, and no test for any mode: a mode that wants to
+ * read-modify-write, no call, and no test for any mode (busy is for a signal
+ * handler that calls malloc in the middle of malloc): a mode that wants to
  * see every call leaves the windows empty and the spans foreign. The
  * instruction counts are recorded in bench/fastpath.txt. */
 #ifndef SPANGUARD_MALLOC_FAST_H
@@ -20,9 +21,11 @@ malloc_fast_class(size_t bytes, unsigned noscan, enum malloc_api api)
 	unsigned spc = SPAN_LARGE + noscan;
 	if (likely(bytes <= SMALL_MAX_BYTES)) {
 		spc = size_to_class[(bytes + 15) >> 4] + noscan;
-		if (likely(c != NULL)) {
+		if (likely(c != NULL) && likely(c->busy == CACHE_IDLE)) {
 			struct mcache_alloc *a = &c->alloc[spc];
 			KEEP_ADDRESS(a);
+			c->busy = CACHE_FAST;
+			compiler_fence();
 			uint32_t n = a->n;
 			if (likely(n != 0)) {
 				uint32_t idx = a->order[--n];
@@ -30,8 +33,12 @@ malloc_fast_class(size_t bytes, unsigned noscan, enum malloc_api api)
 				a->n = n;
 				a64_store_relaxed(word,
 				    a64_load_relaxed(word) | (uint64_t)1 << (idx % 64));
-				return (void *)(a->base + (size_t)idx * a->elem_bytes);
+				uintptr_t p = a->base + (size_t)idx * a->elem_bytes;
+				compiler_fence();
+				c->busy = CACHE_IDLE;
+				return (void *)p;
 			}
+			c->busy = CACHE_IDLE;
 		}
 	}
 	return malloc_slow(c, bytes, spc, api);
@@ -48,18 +55,25 @@ free_fast(void *p, enum malloc_api api)
 {
 	uintptr_t addr = (uintptr_t)p;
 	struct mspan *s = span_of(addr);
+	struct mcache *c = mcache_self();
 	size_t idx;
-	if (likely(s != NULL) && likely(aptr_load_relaxed(&s->owner) == mcache_self()) &&
-	    likely(mspan_slot(s, addr, &idx))) {
+	if (likely(s != NULL) && likely(aptr_load_relaxed(&s->owner) == c) &&
+	    likely(c->busy == CACHE_IDLE) && likely(mspan_slot(s, addr, &idx))) {
 		uint64_t bit = (uint64_t)1 << (idx % 64);
+		c->busy = CACHE_FAST;
+		compiler_fence();
 		uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
 		if (likely((live & ~a64_load_relaxed(&s->remote[idx / 64]) & bit) != 0)) {
 			/* release: another thread's trim may take the pages of an empty span */
 			a64_store_release(&s->live[idx / 64], live & ~bit);
-			if (unlikely(--s->budget <= 0))
-				mcache_budget_spent(mcache_self(), s);
+			int32_t budget = --s->budget;
+			compiler_fence();
+			c->busy = CACHE_IDLE;
+			if (unlikely(budget == 0))
+				mcache_budget_spent(c, s);
 			return;
 		}
+		c->busy = CACHE_IDLE;
 	}
 	free_slow(p, api);
 	NO_TAIL_CALL();

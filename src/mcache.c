@@ -28,6 +28,38 @@ static struct {
 	uint64_t number;                /* of the next stream: with seed=N it is the same again */
 } caches = { .lock = MUTEX_INIT(LOCK_ALLM) };
 
+/* ---- in and out ---- */
+
+void
+mcache_enter(struct mcache *c)
+{
+	if (c != NULL)
+		c->busy = CACHE_SLOW;
+	compiler_fence();
+}
+
+void
+mcache_leave(struct mcache *c)
+{
+	compiler_fence();
+	if (c == NULL)
+		return;
+	/* a handler may defer one more as long as busy says slow */
+	while (unlikely(c->deferred != NULL)) {
+		struct mspan *s = c->deferred;
+		c->deferred = s->next;
+		mheap_free_span(c->heap, s);
+	}
+	c->busy = CACHE_IDLE;
+}
+
+void
+mcache_defer_free(struct mcache *c, struct mspan *s)
+{
+	s->next = c->deferred;
+	c->deferred = s;
+}
+
 /* ---- queues ---- */
 
 static void
@@ -119,11 +151,7 @@ look_at(struct mcache *c, struct mspan *s)
 void
 mcache_budget_spent(struct mcache *c, struct mspan *s)
 {
-	if (unlikely(c->busy)) {        /* a signal handler inside our slow path */
-		s->budget = 1;
-		return;
-	}
-	c->busy = true;
+	mcache_enter(c);
 	mutex_lock(&c->lock);
 	if (unlikely(aptr_load_relaxed(&s->owner) != c)) {
 		/* another thread's trim found it empty before we came here; whoever
@@ -135,7 +163,7 @@ mcache_budget_spent(struct mcache *c, struct mspan *s)
 		look_at(c, s);
 	}
 	mutex_unlock(&c->lock);
-	c->busy = false;
+	mcache_leave(c);
 }
 
 /* ---- frees by others ---- */
@@ -204,12 +232,8 @@ look_at_full(struct mcache *c, unsigned spc)
 	size_t n = q->n < FULL_LOOKS ? q->n : FULL_LOOKS;
 	for (; n > 0; n--) {
 		struct mspan *s = q->head;
-		if (mspan_drain(s) != 0) {
-			look_at(c, s);
-		} else {
-			queue_remove(q, s);
-			queue_push(q, s, LIST_FULL);
-		}
+		mspan_drain(s);
+		look_at(c, s);
 	}
 }
 
@@ -315,7 +339,7 @@ static bool
 refill(struct mcache *c, unsigned spc)
 {
 	bool ok;
-	c->busy = true;
+	mcache_enter(c);
 	mutex_lock(&c->lock);
 	c->slow_ops++;
 	ok = next_window(c, spc);
@@ -328,7 +352,7 @@ refill(struct mcache *c, unsigned spc)
 		}
 	}
 	mutex_unlock(&c->lock);
-	c->busy = false;
+	mcache_leave(c);
 	return ok;
 }
 
@@ -336,13 +360,25 @@ void *
 mcache_next_slot(struct mcache *c, unsigned spc, bool *fresh)
 {
 	struct mcache_alloc *a = &c->alloc[spc];
-	if (a->n == 0 && !refill(c, spc))
-		return NULL;
+	/* a handler may use up the window between the refill and the claim */
+	for (;;) {
+		c->busy = CACHE_FAST;
+		compiler_fence();
+		if (likely(a->n != 0))
+			break;
+		c->busy = CACHE_IDLE;
+		if (!refill(c, spc))
+			return NULL;
+	}
 	uint16_t idx = a->order[--a->n];
 	uint64_t live = a64_load_relaxed(&a->live[idx / 64]);
 	a64_store_relaxed(&a->live[idx / 64], live | (uint64_t)1 << (idx % 64));
 	*fresh = a->fresh;
-	return (void *)(a->base + (size_t)idx * a->elem_bytes);
+	uintptr_t base = a->base;
+	size_t elem_bytes = a->elem_bytes;
+	compiler_fence();
+	c->busy = CACHE_IDLE;
+	return (void *)(base + idx * elem_bytes);
 }
 
 /* ---- a cache's life ---- */
@@ -428,13 +464,13 @@ empty_cache_locked(struct mcache *c)
 void
 mcache_release(struct mcache *c)
 {
-	c->busy = true;
+	mcache_enter(c);
 	mutex_lock(&c->lock);
 	empty_cache_locked(c);
 	c->tid = 0;
 	c->in_use = false;
 	mutex_unlock(&c->lock);
-	c->busy = false;
+	mcache_leave(c);
 	mutex_lock(&caches.lock);
 	c->next_free = caches.pool;
 	caches.pool = c;
@@ -493,8 +529,7 @@ size_t
 mcache_trim_all(struct mheap *h, struct mcache *self)
 {
 	size_t pages = 0;
-	if (self != NULL)
-		self->busy = true;
+	mcache_enter(self);
 	for (struct mcache *c = mcache_first(); c != NULL; c = c->next) {
 		if (c->heap != h)
 			continue;
@@ -510,8 +545,7 @@ mcache_trim_all(struct mheap *h, struct mcache *self)
 		}
 		mutex_unlock(&c->lock);
 	}
-	if (self != NULL)
-		self->busy = false;
+	mcache_leave(self);
 	return pages;
 }
 
@@ -544,7 +578,7 @@ abandon(struct mcache *c)
 			a->n = 0;
 	}
 	empty_cache_locked(c);
-	c->busy = false;
+	c->busy = CACHE_IDLE;
 	c->tid = 0;
 	c->in_use = false;
 	c->next_free = caches.pool;

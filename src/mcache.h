@@ -11,8 +11,12 @@
  *
  * The owner's fast path takes no lock. Its slow path holds lock, so that
  * malloc_trim, verify and fork in other threads can walk the lists; they never
- * touch the current spans. While busy is set the owner is inside its slow path:
- * a signal handler that comes in then is served by boot.c and remote frees.
+ * touch the current spans.
+ *
+ * Signals: busy says that the owner is inside malloc or free. A handler that
+ * comes in on the fast path is served by the shared cache and by remote frees;
+ * on the slow path, with locks held, by boot.c, and a large span it frees waits
+ * in deferred until the slow path ends.
  *
  * mcaches are never unmapped: one that was released may still be pushed to. */
 #ifndef SPANGUARD_MCACHE_H
@@ -40,13 +44,16 @@ struct span_queue {
 	size_t n;
 };
 
+enum cache_busy { CACHE_IDLE, CACHE_FAST, CACHE_SLOW };
+
 struct mcache {
+	uint8_t busy;                   /* enum cache_busy; owner and its handlers */
+	struct mspan *deferred;         /* large spans freed by handlers, by next */
 	struct mcache_alloc alloc[SPAN_CLASSES_ALL];
 
 	atomic_ptr notes ALIGNED(CACHE_LINE);   /* spans with remote frees to look at */
 
 	struct mutex lock ALIGNED(CACHE_LINE);
-	bool busy;
 	bool in_use;                    /* some thread has it */
 	bool dies_with_thread;          /* the exit hook is set for it */
 	uint8_t exit_round;
@@ -72,6 +79,14 @@ extern struct mcache mcache_none;
 /* The next slot of span class `spc` from a refilled window, or NULL if there
  * is no memory. Owner only; *fresh: the slot's bytes are zero. */
 void *mcache_next_slot(struct mcache *c, unsigned spc, bool *fresh);
+
+/* Around everything the owner does under locks, its own or the heap's. c may be
+ * NULL. leave frees what handlers left in deferred. */
+void mcache_enter(struct mcache *c);
+void mcache_leave(struct mcache *c);
+
+/* From a handler on the slow path: s, claimed by its remote bit, goes later. */
+void mcache_defer_free(struct mcache *c, struct mspan *s);
 
 /* The owner's free of the last slot of s's budget. */
 void mcache_budget_spent(struct mcache *c, struct mspan *s);

@@ -36,25 +36,41 @@ window_slots(const struct mspan *s)
 	return a->span == s ? a->n : 0;
 }
 
+/* Of tiny objects, the first granule and those that continue it. */
+static size_t
+tiny_live_bytes(const struct mspan *s)
+{
+	size_t n = 0;
+	for (size_t w = 0; w < s->nwords; w++) {
+		uint64_t v = a64_load_relaxed(&s->live[w]) & ~a64_load_relaxed(&s->remote[w]);
+		for (unsigned i = 1; i < TINY_BLOCK_GRANULES; i++)
+			v |= v << 1 & s->cont[w];
+		n += popcount64(v);
+	}
+	return n * TINY_GRANULE_BYTES;
+}
+
 static void
 count_span(struct mspan *s, void *arg)
 {
 	struct spanguard_stats *out = arg;
 	size_t live = mspan_live_count(s);
+	size_t live_bytes = mspan_is_tiny(s) ? tiny_live_bytes(s) : live * s->elem_bytes;
 	size_t unit = mspan_is_tiny(s) ? TINY_BLOCK_BYTES : s->elem_bytes;
-	size_t available = s->avail_n + window_slots(s);
-	size_t slots = mspan_is_tiny(s) ? s->nelems / TINY_BLOCK_GRANULES : s->nelems;
+	size_t free_bytes = (s->avail_n + window_slots(s)) * unit;
+	size_t all_bytes = s->nelems * s->elem_bytes;
 	out->spans++;
 	out->span_bytes += mspan_bytes(s);
 	out->live_objects += live;
-	out->live_bytes += live * s->elem_bytes;
-	out->free_slot_bytes += available * unit;
+	out->live_bytes += live_bytes;
+	out->free_slot_bytes += free_bytes;
 	if (mspan_is_large(s)) {
 		out->large_objects += live;
-		out->large_bytes += live * s->elem_bytes;
+		out->large_bytes += live_bytes;
 	}
-	if (available + live < slots)
-		out->freed_bytes += (slots - live - available) * unit;
+	/* what a running thread changes meanwhile may make the two sums disagree */
+	if (free_bytes + live_bytes < all_bytes)
+		out->freed_bytes += all_bytes - live_bytes - free_bytes;
 }
 
 static void

@@ -151,6 +151,16 @@ mcache_attach(void)
 	return c;
 }
 
+static struct mcache *
+shared_locked(void)
+{
+	if (shared_cache == NULL)
+		shared_cache = mcache_acquire(&mheap_, 0);
+	if (shared_cache == NULL)
+		mutex_unlock(&shared_lock);
+	return shared_cache;
+}
+
 struct mcache *
 proc_shared_lock(void)
 {
@@ -158,11 +168,15 @@ proc_shared_lock(void)
 		return NULL;
 	mallocinit();
 	mutex_lock(&shared_lock);
-	if (shared_cache == NULL)
-		shared_cache = mcache_acquire(&mheap_, 0);
-	if (shared_cache == NULL)
-		mutex_unlock(&shared_lock);
-	return shared_cache;
+	return shared_locked();
+}
+
+struct mcache *
+proc_shared_trylock(void)
+{
+	if (!mutex_trylock(&shared_lock))
+		return NULL;
+	return shared_locked();
 }
 
 void

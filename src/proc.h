@@ -11,6 +11,8 @@ struct mcache;
  * cannot be had. Locked until proc_shared_unlock, which ignores any other
  * cache. NULL before the library is relocated, or without memory. */
 struct mcache *proc_shared_lock(void);
+/* ... and NULL also where somebody has it. */
+struct mcache *proc_shared_trylock(void);
 void proc_shared_unlock(struct mcache *c);
 
 /* Held by whatever walks the whole heap: trim, verify, statistics, fork. */

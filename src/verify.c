@@ -331,7 +331,7 @@ int
 verify_report(void)
 {
 	struct verify_failure f[VERIFY_MAX_FAILURES];
-	if (tls_offset() == 0 || (mcache_self() != NULL && mcache_self()->busy))
+	if (tls_offset() == 0 || (mcache_self() != NULL && mcache_self()->busy != CACHE_IDLE))
 		return 0;
 	mallocinit();
 	size_t n = verify_process(f);
@@ -369,7 +369,7 @@ verify_from_signal(void)
 {
 	struct verify_failure f[VERIFY_MAX_FAILURES];
 	struct mcache *self = mcache_self();
-	if ((self != NULL && self->busy) || !proc_world_trylock()) {
+	if ((self != NULL && self->busy != CACHE_IDLE) || !proc_world_trylock()) {
 		a32_store_release(&wanted, 1);
 		return;
 	}

@@ -10,7 +10,7 @@
 # fake_die.c always takes the place of report.c's die(), except in test_report.c.
 
 UNIT_TESTS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
-TEST_SUPPORT = tests/naive_pages.c
+TEST_SUPPORT = tests/naive_pages.c tests/heap_support.c
 TEST_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
 	-DSPANGUARD_TEST_BUILD=1 -DSPANGUARD_LOCK_CHECKS=1 -Isrc -Itests -I.
 
@@ -41,13 +41,19 @@ $(BUILD)/unit/$(1)/%.o: %.c
 $(BUILD)/unit/$(1)/libtiers.a: $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_LIB_SRC))
 	rm -f $$@
 	ar rcs $$@ $$^
-$(BUILD)/unit/$(1)/%_fake: $(BUILD)/unit/$(1)/tests/%_fake.o $(BUILD)/unit/$(1)/tests/fake_sys.o $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_SUPPORT)) $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
-	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -o $$@ $$^ -lcmocka
-$(BUILD)/unit/$(1)/%_addr: $(BUILD)/unit/$(1)/tests/%_addr.o $(BUILD)/unit/$(1)/tests/sys_addr_only.o $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_SUPPORT)) $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
+# an archive: a test gets what it calls, and may have a tier function of its own
+$(BUILD)/unit/$(1)/libsupport.a: $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_SUPPORT))
+	rm -f $$@
+	ar rcs $$@ $$^
+# static patterns: with implicit ones make may take the rule of another ending
+# while an object of the right one is still to be built
+$$(addprefix $(BUILD)/unit/$(1)/,$$(filter %_fake,$$(UNIT_TESTS))): $(BUILD)/unit/$(1)/%: $(BUILD)/unit/$(1)/tests/%.o $(BUILD)/unit/$(1)/tests/fake_sys.o $(BUILD)/unit/$(1)/libsupport.a $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
+	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lcmocka -lm
+$$(addprefix $(BUILD)/unit/$(1)/,$$(filter %_addr,$$(UNIT_TESTS))): $(BUILD)/unit/$(1)/%: $(BUILD)/unit/$(1)/tests/%.o $(BUILD)/unit/$(1)/tests/sys_addr_only.o $(BUILD)/unit/$(1)/libsupport.a $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
 	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -o $$@ $$^ -lcmocka
 $(BUILD)/unit/$(1)/test_report: $(BUILD)/unit/$(1)/tests/test_report.o $(BUILD)/unit/$(1)/libtiers.a
 	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lcmocka -lm
-$(BUILD)/unit/$(1)/%: $(BUILD)/unit/$(1)/tests/%.o $$(patsubst %.c,$(BUILD)/unit/$(1)/%.o,$$(TEST_SUPPORT)) $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
+$$(addprefix $(BUILD)/unit/$(1)/,$$(filter-out %_fake %_addr test_report,$$(UNIT_TESTS))): $(BUILD)/unit/$(1)/%: $(BUILD)/unit/$(1)/tests/%.o $(BUILD)/unit/$(1)/libsupport.a $(BUILD)/unit/$(1)/tests/fake_die.o $(BUILD)/unit/$(1)/libtiers.a
 	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lcmocka -lm
 .PHONY: unit-$(1)
 unit-$(1): $$(addprefix $(BUILD)/unit/$(1)/,$$(UNIT_LIST_$(1)))

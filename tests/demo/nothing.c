@@ -1,0 +1,2 @@
+/* nothing.c - a library without a malloc, to see the demo fail. */
+int nothing_here;

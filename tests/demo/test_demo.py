@@ -1,0 +1,21 @@
+"""ci/demo, on small workloads: what a visitor sees first must work - and must be able to fail."""
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEMO = ROOT / "ci" / "demo"
+
+
+def test_demo(run, library):
+    out = run([DEMO, "--quick"], env={"SPANGUARD_LIB": str(library)}, timeout=300).clean()
+    assert "FAIL" not in out and "All well" in out, out
+    assert out.count("outputs equal") == 8 and out.count("==ERROR: spanguard:") == 3, out
+    if (ROOT / "build" / "spanguard").exists():
+        assert "message_free" in out and "list_free" in out, out
+
+
+def test_demo_can_fail(build, run):
+    """A library that replaces nothing: not bound, no report, no statistics."""
+    nothing = build(ROOT / "tests" / "demo" / "nothing.c", "-shared", "-fPIC", name="libnothing.so")
+    done = run([DEMO, "--quick"], env={"SPANGUARD_LIB": str(nothing)}, timeout=300)
+    assert done.status == 1, done
+    assert done.out.count("FAIL") == 5, done

@@ -1,0 +1,44 @@
+"""The stress program: ten seconds per mode here, ten minutes by `make stress`.
+
+It is itself tested: with a fault planted in libc's malloc it must fail.
+"""
+import pathlib
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+SECONDS = 10
+
+
+@pytest.fixture(scope="session")
+def stress(build):
+    return build(HERE / "stress.c", "-O2", "-pthread")
+
+
+@pytest.mark.glibc
+def test_on_libc(run, stress):
+    run([stress, 4], timeout=120).clean()
+
+
+@pytest.mark.parametrize("fault,said", [("twice", "contents lost"), ("smear", "contents lost"),
+                                        ("grow", "growth from"), ("zero", "calloc is not zero")])
+def test_sees_planted_fault(build, run, stress, fault, said):
+    broken = build(HERE / "broken.c", "-O2", "-shared", "-fPIC", name="libbroken.so")
+    done = run([stress, 12 if fault == "grow" else 8], env={"BROKEN": fault}, preload=[broken], timeout=120)
+    assert done.status != 0 and said in done.err, done
+
+
+def check_output(out):
+    assert "verifies" in out and " 0 verifies" not in out, out
+    assert " 0 forks" not in out and " 0 by mail" not in out, out
+
+
+@pytest.mark.parametrize("options", ["", "verify_every=5000", "guards=mprotect", "scavenge=background"])
+def test_stress(run, stress, guarded, options):
+    seconds = SECONDS if options == "" else SECONDS / 2
+    check_output(run([stress, seconds], guarded, options, timeout=150).clean())
+
+
+@pytest.mark.slow
+def test_stress_for_ten_minutes(run, stress, guarded):
+    check_output(run([stress, 600], guarded, timeout=800).clean())
