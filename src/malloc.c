@@ -277,13 +277,13 @@ alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
 }
 
 void *
-malloc_slow(struct mcache *c, size_t bytes, unsigned span_class, enum malloc_api api)
+malloc_slow(size_t bytes, unsigned span_class, enum malloc_api api)
 {
 	bool fresh;
 	(void)api;
 	if (unlikely(tls_offset() == 0))
 		return boot_alloc(bytes, MALLOC_ALIGN);
-	return alloc(c, bytes, MALLOC_ALIGN, span_class, &fresh);
+	return alloc(mcache_self(), bytes, MALLOC_ALIGN, span_class, &fresh);
 }
 
 void *

@@ -43,7 +43,7 @@ void free_aligned_check(void *p, size_t align, enum malloc_api api);
 size_t usable_size(const void *p, enum malloc_api api);
 
 /* The slow halves of malloc_fast and free_fast. */
-void *malloc_slow(struct mcache *c, size_t bytes, unsigned span_class, enum malloc_api api);
+void *malloc_slow(size_t bytes, unsigned span_class, enum malloc_api api);
 void free_slow(void *p, enum malloc_api api);
 
 /* Sets the allocator up; first call wins, later ones return at once. */

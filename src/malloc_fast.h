@@ -17,7 +17,7 @@
 INLINE void *
 malloc_fast_class(size_t bytes, unsigned noscan, enum malloc_api api)
 {
-	struct mcache *c = mcache_self();
+	struct mcache *c = mcache_front();
 	unsigned spc = SPAN_LARGE + noscan;
 	if (likely(bytes <= SMALL_MAX_BYTES)) {
 		spc = size_to_class[(bytes + 15) >> 4] + noscan;
@@ -41,7 +41,7 @@ malloc_fast_class(size_t bytes, unsigned noscan, enum malloc_api api)
 			c->busy = CACHE_IDLE;
 		}
 	}
-	return malloc_slow(c, bytes, spc, api);
+	return malloc_slow(bytes, spc, api);
 }
 
 INLINE void *
@@ -55,7 +55,7 @@ free_fast(void *p, enum malloc_api api)
 {
 	uintptr_t addr = (uintptr_t)p;
 	struct mspan *s = span_of(addr);
-	struct mcache *c = mcache_self();
+	struct mcache *c = mcache_front();
 	size_t idx;
 	if (likely(s != NULL) && likely(aptr_load_relaxed(&s->owner) == c) &&
 	    likely(c->busy == CACHE_IDLE) && likely(mspan_slot(s, addr, &idx))) {

@@ -20,6 +20,7 @@
 enum { FULL_LOOKS = 8 };
 
 struct mcache mcache_none;
+struct mcache mcache_armed = { .busy = CACHE_SLOW };
 
 static struct {
 	struct mutex lock;              /* rank LOCK_ALLM */

@@ -76,6 +76,9 @@ struct mcache {
 /* The owner of spans that no thread owns. Nobody allocates from it. */
 extern struct mcache mcache_none;
 
+/* What the fast paths find in an armed mode: see tls.h. */
+extern struct mcache mcache_armed;
+
 /* The next slot of span class `spc` from a refilled window, or NULL if there
  * is no memory. Owner only; *fresh: the slot's bytes are zero. */
 void *mcache_next_slot(struct mcache *c, unsigned spc, bool *fresh);

@@ -26,6 +26,7 @@ enum { SPAN_POOLS = 7 };
 struct mheap_config {
 	struct span_policy span;
 	bool randomize;
+	bool armed;                 /* every malloc and free is to be seen */
 	uint64_t scavenge_delay_ns;
 	bool scavenge_on_slow_path;
 	uint64_t seed;              /* 0: from the system */

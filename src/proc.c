@@ -100,6 +100,7 @@ static NOINLINE void
 tls_set(struct mcache *c)
 {
 	thread_state.cache = c;
+	thread_state.front = c != NULL && c->heap->config.armed ? &mcache_armed : c;
 }
 
 static void

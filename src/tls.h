@@ -1,6 +1,10 @@
-/* tls.h - the calling thread's cache, in sixteen bytes of initial-exec TLS.
+/* tls.h - the calling thread's cache, in 24 bytes of initial-exec TLS.
  *
- * NULL until the thread's first call and after its last. On x86-64 the offset
+ * front is what the fast paths see: the thread's own cache, or, in a mode that
+ * wants to see every call, mcache_armed, which is always empty, always busy and
+ * owns no span, so that every malloc and free takes its ordinary slow branch.
+ *
+ * Both are NULL until the thread's first call and after its last. On x86-64 the offset
  * of the variable is read from the GOT by hand: another library's IFUNC
  * resolver may call malloc before the loader has relocated this one, and then
  * the GOT slot is still 0, which no real offset is. (Elsewhere the linker's
@@ -13,6 +17,7 @@
 struct mcache;
 
 struct thread_state {
+	struct mcache *front;  /* first: read at offset 0 below */
 	struct mcache *cache;
 	bool gone;             /* the exit hook ran its last round: no cache any more */
 };
@@ -31,7 +36,7 @@ tls_offset(void)
 }
 
 INLINE struct mcache *
-mcache_self(void)
+mcache_front(void)
 {
 	struct mcache *c;
 	uintptr_t off = tls_offset();
@@ -50,11 +55,18 @@ tls_offset(void)
 }
 
 INLINE struct mcache *
-mcache_self(void)
+mcache_front(void)
 {
-	return thread_state.cache;
+	return thread_state.front;
 }
 
 #endif
+
+/* The thread's own cache, in any mode. */
+INLINE struct mcache *
+mcache_self(void)
+{
+	return unlikely(tls_offset() == 0) ? NULL : thread_state.cache;
+}
 
 #endif

@@ -78,13 +78,14 @@ void
 heap_use(struct mcache *c)
 {
 	thread_state.cache = c;
+	thread_state.front = c;
 }
 
 void
 heap_exit(struct mcache *c)
 {
 	if (thread_state.cache == c)
-		thread_state.cache = NULL;
+		thread_state.cache = thread_state.front = NULL;
 	mcache_release(c);
 }
 

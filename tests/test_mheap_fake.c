@@ -477,6 +477,7 @@ static void
 test_scavenge_all(void **state)
 {
 	struct mspan *a = large(100), *b = large(50), *c = large(1);
+	void *at = (void *)a->base;
 
 	(void)state;
 	mheap_free_span(&mheap_, a);
@@ -485,7 +486,7 @@ test_scavenge_all(void **state)
 	assert_int_equal(mheap_scavenge_all(&mheap_), 0);
 	assert_int_equal(a64_load_relaxed(&mheap_.scavenged_pages), 150);
 	assert_int_equal(fake_sys_state((void *)c->base), SYS_READY);
-	assert_int_equal(fake_sys_state((void *)a->base), SYS_PREPARED);
+	assert_int_equal(fake_sys_state(at), SYS_PREPARED);
 	assert_accounted();
 }
 
@@ -656,9 +657,12 @@ test_no_metadata_left(void **state)
 	assert_null(mheap_alloc_span(&mheap_, NULL, 2, 1, 1));
 	assert_int_equal(a64_load_relaxed(&mheap_.span_pages_in_use), in_use);
 	assert_accounted();
-	/* spares serve what they can */
-	assert_non_null(mheap_alloc_span(&mheap_, c, 1, 3, 1));
-	assert_null(mheap_alloc_span(&mheap_, c, 1, 3, 1));
+	/* what is left of the pools serves what it can, then no more */
+	size_t n = 0;
+	while (mheap_alloc_span(&mheap_, c, 1, 3, 1) != NULL)
+		n++;
+	assert_in_range(n, 1, 300);
+	assert_true(mheap_.pages.free_pages > 0);
 	assert_accounted();
 	fake_sys_fail(0, 0, false);
 	assert_non_null(mheap_alloc_span(&mheap_, c, 2, 1, 1));
