@@ -194,6 +194,12 @@ summary_of(const struct die_info *info)
 	case DIE_VERIFY: return "heap-verification-failure";
 	case DIE_OUT_OF_MEMORY: return "out-of-memory";
 	case DIE_BAD_OPTION: return "bad-option";
+	case DIE_USE_AFTER_FREE: return "heap-use-after-free";
+	case DIE_OVERFLOW: return "heap-buffer-overflow";
+	case DIE_UNDERFLOW: return "heap-buffer-underflow";
+	case DIE_ZERO_SIZE: return "zero-size-access";
+	case DIE_CANARY: return "heap-buffer-overflow";
+	case DIE_WRITE_AFTER_FREE: return "write-after-free";
 	case DIE_CODES: break;
 	}
 	return "error";
