@@ -16,7 +16,8 @@ SO_LDFLAGS = -shared -static-libgcc -Wl,--exclude-libs,ALL -Wl,-soname,libspangu
 	-Wl,--version-script=src/libspanguard.map -Wl,--gc-sections
 
 TIER_SRC = $(filter-out src/mksizeclasses.c src/export_%.c,$(wildcard src/*.c)) \
-	$(wildcard hardening/*.c)
+	$(HARDENING_SRC)
+HARDENING_SRC ?= $(wildcard hardening/*.c)
 EXPORT_SRC = $(wildcard src/export_*.c)
 LIB_OBJ = $(patsubst %.c,$(BUILD)/lib/%.o,$(TIER_SRC) $(EXPORT_SRC))
 

@@ -11,10 +11,82 @@ struct mspan;
 /* Once, from proc.c, after the tiers are up and before the first span. */
 void hooks_init(struct mheap *h);
 
+/* Every room off, nothing parked: test builds, whose heap is made anew. */
+void hooks_reset(void);
+
 /* From the constructor (proc.c): what needs a living libc, signal handlers. */
 void hooks_start(void);
 
-/* In a forked child (proc.c), its one thread running. */
-void hooks_after_fork_child(struct mheap *h);
+/* Which guard pages a new span is to have: bits of enum span_guard (mheap.c). */
+unsigned hook_span_guards(unsigned span_class, bool aligned);
+/* Puts them, the span's pages being taken; and takes them off again (mheap.c). */
+void hook_guards_put(struct mspan *s, size_t guard_bytes);
+void hook_guards_take_off(struct mspan *s, size_t guard_bytes);
+
+/* An empty span leaves the tiers (mheap_free_span): parks it, or not, and returns
+ * the spans, linked by next, that are to be released to the page heap now. */
+struct mspan *hook_span_free(struct mheap *h, struct mspan *s);
+/* All parked spans, because memory has run out or the heap is reset. */
+struct mspan *hook_quarantine_flush(struct mheap *h);
+/* Recounts it under the heap lock; NULL or the tag that does not hold. */
+const char *hook_quarantine_check(void);
+/* Bytes parked. */
+size_t hook_quarantine_bytes(void);
+
+/* In an armed mode, a slot on its way out of and into the allocator (malloc.c);
+ * free: p is live still. */
+void hook_slot_alloc(const struct mspan *s, void *p);
+void hook_slot_free(const struct mspan *s, void *p, const char *api);
+/* Looks at every slot of a span at rest: canaries of live ones, zeroes of freed
+ * ones (verify.c, patrol). NULL, or the tag of what is wrong, and where. */
+const char *hook_slot_check(const struct mspan *s, uintptr_t *where);
+
+/* Ends the program with the full report of a slot that hook_slot_check named;
+ * returns if where is not such a slot. */
+void hook_slot_explain(uintptr_t where, const char *api);
+
+/* Now and then, from a refill (mcache.c): checks one span of this thread. */
+void hook_patrol(const struct mspan *s, uint64_t refills);
+
+/* ---- objects outside of spans: of no bytes, and sampled ones (malloc.c) ---- */
+
+enum outside_verdict {
+	OUTSIDE_FOREIGN,        /* no room's */
+	OUTSIDE_OK,             /* a live object, and this is its first byte */
+	OUTSIDE_FREED,          /* it was one */
+	OUTSIDE_INTERIOR,
+};
+
+/* Zeroed memory that is in no span, or NULL: then a span serves the request.
+ * refill: the call found its window empty. */
+void *hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill);
+/* What p is, for any address that is in no span; *bytes: as asked for. */
+enum outside_verdict hook_outside_look(const void *p, const char *api, size_t *bytes,
+    bool *noscan);
+/* Frees p if it is OUTSIDE_OK. */
+enum outside_verdict hook_outside_free(void *p, const char *api);
+
+/* ---- what a room knows of an object (report.c) ---- */
+
+enum { ROOM_FRAMES = 32 };
+
+struct room_stack {
+	int tid;
+	uint32_t frames;
+	uintptr_t pcs[ROOM_FRAMES];
+};
+
+struct room_object {
+	const char *what;       /* NULL: a slot or large object; the heap knows more */
+	uintptr_t base;
+	size_t bytes;           /* as asked for */
+	bool live;
+	const struct room_stack *allocated;   /* or NULL: not kept */
+	const struct room_stack *freed;
+};
+
+/* The object that an address lies in, or whose guard it lies in. false: no room
+ * keeps one. Lock-free, for any address; in fault.c. */
+bool hook_object(uintptr_t addr, struct room_object *out);
 
 #endif

@@ -44,6 +44,7 @@
 #include "proc.h"
 #include "sys.h"
 #include "verify.h"
+#include "../hardening/hooks.h"
 
 /* Blocks from here on are moved by their page tables, not copied: below, the
  * system call and the TLB flush cost more than the bytes. */
@@ -189,6 +190,11 @@ alloc_large_span(struct mcache *c, size_t bytes, size_t align, unsigned spc)
 	if (mheap_.config.scavenge_on_slow_path)
 		mheap_scavenge_tick(&mheap_);
 	struct mspan *s = mheap_alloc_span(&mheap_, c, bytes_to_pages(bytes), spc, align_pages);
+	if (likely(s != NULL)) {        /* under the lock: verify sees it whole */
+		s->avail[0] = 0;
+		s->avail_n = 0;
+		a64_store_release(&s->live[0], 1);
+	}
 	mutex_unlock(&c->lock);
 	mcache_leave(c);
 	return s;
@@ -202,10 +208,7 @@ malloc_large(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *f
 	struct mspan *s = alloc_large_span(c, bytes != 0 ? bytes : 1, align, spc);
 	if (unlikely(s == NULL))
 		return NULL;
-	s->avail[0] = 0;
-	s->avail_n = 0;
 	*fresh = !s->needzero;
-	a64_store_release(&s->live[0], 1);
 	a64_fetch_add(&mheap_.large_allocs, 1);
 	return (void *)s->base;
 }
@@ -252,6 +255,43 @@ malloc_any(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fre
 	return mcache_next_slot(c, spc, fresh);
 }
 
+/* The span class of a request in an armed mode: the canary takes its share of
+ * the slot, and no block is shared by tiny objects. */
+static unsigned
+armed_class(size_t bytes, size_t align, unsigned spc)
+{
+	unsigned noscan = span_class_noscan(spc) ? SPAN_NOSCAN : 0;
+	size_t whole = bytes + mheap_.config.canary_bytes;
+	return noscan + (align > MALLOC_ALIGN ? size_class_aligned(whole, align) :
+	    size_class_of(whole));
+}
+
+/* Memory has run out: everything idle and everything parked goes back first. */
+static NOINLINE void *
+alloc_again(size_t bytes, size_t align, unsigned spc, bool *fresh)
+{
+	if (bytes > MALLOC_MAX_BYTES)
+		return no_memory();
+	bool any = mheap_flush_quarantine(&mheap_);
+	any |= malloc_trim_all() != 0;
+	struct mcache *use = any ? cache_for_call(mcache_self()) : NULL;
+	if (use == NULL)
+		return no_memory();
+	void *p = malloc_any(use, bytes, align, spc, fresh);
+	cache_done(use);
+	return p != NULL ? p : no_memory();
+}
+
+/* What the rooms do to an object on its way out. */
+static void
+armed_alloc(void *p, bool *fresh)
+{
+	if (p == NULL)
+		return;
+	hook_slot_alloc(span_of((uintptr_t)p), p);
+	*fresh |= mheap_.config.zeroed;
+}
+
 /* The one way to an object that is not in the window. */
 static void *
 alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
@@ -262,18 +302,16 @@ alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
 		*fresh = true;
 		return p != NULL ? p : no_memory();
 	}
+	bool armed = mheap_.config.armed;
+	if (armed && bytes <= MALLOC_MAX_BYTES)
+		spc = armed_class(bytes, align, spc);
 	void *p = malloc_any(use, bytes, align, spc, fresh);
 	cache_done(use);
-	if (likely(p != NULL))
-		return p;
-	if (bytes <= MALLOC_MAX_BYTES && malloc_trim_all() != 0) {
-		use = cache_for_call(mcache_self());
-		if (use != NULL) {
-			p = malloc_any(use, bytes, align, spc, fresh);
-			cache_done(use);
-		}
-	}
-	return p != NULL ? p : no_memory();
+	if (unlikely(p == NULL))
+		p = alloc_again(bytes, align, spc, fresh);
+	if (armed)
+		armed_alloc(p, fresh);
+	return p;
 }
 
 void *
@@ -307,7 +345,7 @@ static void
 zero_object(void *p, unsigned size_class, size_t bytes)
 {
 	if (size_class != 0) {
-		memset(p, 0, size_classes[size_class].elem_bytes);
+		memset(p, 0, mheap_.config.armed ? bytes : size_classes[size_class].elem_bytes);
 	} else if (bytes < ZERO_BY_KERNEL_BYTES) {
 		memset(p, 0, bytes);
 	} else {
@@ -327,7 +365,8 @@ mallocgc_zeroed(size_t bytes, enum malloc_api api)
 	if (unlikely(tls_offset() == 0))
 		return boot_alloc(bytes, MALLOC_ALIGN);
 	void *p;
-	if (likely(spc != 0 && c != NULL && c->alloc[spc].n != 0))
+	if (likely(spc != 0 && c != NULL && c->alloc[spc].n != 0 && c->busy == CACHE_IDLE &&
+	    !mheap_.config.armed))
 		p = mcache_next_slot(c, spc, &fresh);
 	else
 		p = alloc(c, bytes, MALLOC_ALIGN, spc, &fresh);
@@ -377,6 +416,21 @@ free_boot(void *p)
 	return boot_free(p) == BOOT_OK;
 }
 
+/* The slot is looked at and cleared while it is still live, so that nobody can
+ * be handed it meanwhile. */
+static void
+free_armed(struct mspan *s, size_t idx, void *p, enum malloc_api api)
+{
+	struct mcache *c = mcache_self();
+	if (!mspan_slot_live(s, idx))
+		bad_pointer(p, api);
+	hook_slot_free(s, p, malloc_api_name(api));
+	if (aptr_load_relaxed(&s->owner) == c && c->busy == CACHE_IDLE)
+		mcache_free_local(c, s, idx);
+	else if (!mcache_free_remote(&mheap_, s, idx))
+		bad_pointer(p, api);
+}
+
 NOINLINE void
 free_slow(void *p, enum malloc_api api)
 {
@@ -393,6 +447,8 @@ free_slow(void *p, enum malloc_api api)
 		bad_pointer(p, api);
 	if (mspan_is_large(s))
 		free_large(s, p, api);
+	else if (mheap_.config.armed)
+		free_armed(s, idx, p, api);
 	else if (!mcache_free_remote(&mheap_, s, idx))
 		bad_pointer(p, api);
 }
@@ -406,8 +462,10 @@ freegc(void *p, enum malloc_api api)
 static size_t
 object_bytes(const struct mspan *s, size_t idx)
 {
-	if (!mspan_is_tiny(s))
+	if (mspan_is_large(s))
 		return s->elem_bytes;
+	if (!mspan_is_tiny(s))
+		return s->elem_bytes - mheap_.config.canary_bytes;
 	size_t n = 1;
 	while ((idx + n) % TINY_BLOCK_GRANULES != 0 &&
 	    (s->cont[(idx + n) / 64] >> ((idx + n) % 64) & 1) != 0)
@@ -422,10 +480,12 @@ bytes_given_for(size_t bytes, size_t align)
 {
 	if (bytes == 0)
 		bytes = 1;
-	if (align > PAGE_SIZE || bytes > SMALL_MAX_BYTES)
-		return mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
-	unsigned c = align > MALLOC_ALIGN ? size_class_aligned(bytes, align) : size_class_of(bytes);
-	return c != 0 ? size_classes[c].elem_bytes :
+	size_t canary = mheap_.config.canary_bytes;
+	if (bytes > MALLOC_MAX_BYTES)
+		return 0;
+	unsigned c = align > MALLOC_ALIGN ? size_class_aligned(bytes + canary, align) :
+	    size_class_of(bytes + canary);
+	return c != 0 ? size_classes[c].elem_bytes - canary :
 	    mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
 }
 
@@ -493,8 +553,9 @@ usable_size(const void *p, enum malloc_api api)
 static bool
 same_class(const struct mspan *s, size_t bytes)
 {
-	return !mspan_is_tiny(s) && bytes <= SMALL_MAX_BYTES &&
-	    size_class_of(bytes) == span_class_size_class(s->span_class);
+	size_t whole = bytes + mheap_.config.canary_bytes;
+	return !mspan_is_tiny(s) && whole <= SMALL_MAX_BYTES &&
+	    size_class_of(whole) == span_class_size_class(s->span_class);
 }
 
 static bool
@@ -505,6 +566,9 @@ resize_large(struct mspan *s, size_t bytes)
 	bool ok = true;
 	if (npages == s->npages)
 		return true;
+	/* guards would have to move, and what is cut off to be cleared */
+	if (s->guards != 0 || mheap_.config.zeroed)
+		return false;
 	if (c != NULL && c->busy != CACHE_IDLE)     /* a handler: the heap may be locked */
 		return npages < s->npages;
 	mcache_enter(c);
@@ -525,8 +589,10 @@ move_object(struct mspan *s, void *p, size_t have, size_t bytes, enum malloc_api
 		return NULL;
 	size_t keep = have < bytes ? have : bytes;
 	struct mspan *to = span_of((uintptr_t)q);
+	size_t whole = to != NULL && mspan_bytes(to) < mspan_bytes(s) ? mspan_bytes(to) :
+	    mspan_bytes(s);
 	if (keep >= MOVE_MIN_BYTES && mspan_is_large(s) && to != NULL && mspan_is_large(to) &&
-	    sys_move(q, p, mspan_bytes(s)))
+	    sys_move(q, p, whole))
 		to->moved = true;
 	else
 		memcpy(q, p, keep);

@@ -15,6 +15,7 @@
 #include "die.h"
 #include "marena.h"
 #include "sys.h"
+#include "../hardening/hooks.h"
 
 /* Full spans looked at per refill, in turn, before the class grows. */
 enum { FULL_LOOKS = 8 };
@@ -46,10 +47,12 @@ mcache_leave(struct mcache *c)
 	if (c == NULL)
 		return;
 	/* a handler may defer one more as long as busy says slow */
-	while (unlikely(c->deferred != NULL)) {
-		struct mspan *s = c->deferred;
-		c->deferred = s->next;
-		mheap_free_span(c->heap, s);
+	while (unlikely(aptr_load_relaxed(&c->deferred) != NULL)) {
+		struct mspan *s = aptr_exchange(&c->deferred, NULL), *next;
+		for (; s != NULL; s = next) {
+			next = s->next;
+			mheap_free_span(c->heap, s);
+		}
 	}
 	c->busy = CACHE_IDLE;
 }
@@ -57,8 +60,11 @@ mcache_leave(struct mcache *c)
 void
 mcache_defer_free(struct mcache *c, struct mspan *s)
 {
-	s->next = c->deferred;
-	c->deferred = s;
+	/* one handler may interrupt another here */
+	void *head = aptr_load_relaxed(&c->deferred);
+	do {
+		s->next = head;
+	} while (!aptr_cas(&c->deferred, &head, s));
 }
 
 /* ---- queues ---- */
@@ -165,6 +171,20 @@ mcache_budget_spent(struct mcache *c, struct mspan *s)
 	}
 	mutex_unlock(&c->lock);
 	mcache_leave(c);
+}
+
+void
+mcache_free_local(struct mcache *c, struct mspan *s, size_t idx)
+{
+	c->busy = CACHE_FAST;
+	compiler_fence();
+	uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
+	a64_store_release(&s->live[idx / 64], live & ~((uint64_t)1 << (idx % 64)));
+	int32_t budget = --s->budget;
+	compiler_fence();
+	c->busy = CACHE_IDLE;
+	if (budget == 0)
+		mcache_budget_spent(c, s);
 }
 
 /* ---- frees by others ---- */
@@ -342,7 +362,7 @@ refill(struct mcache *c, unsigned spc)
 	bool ok;
 	mcache_enter(c);
 	mutex_lock(&c->lock);
-	c->slow_ops++;
+	hook_patrol(c->alloc[spc].span, ++c->slow_ops);
 	ok = next_window(c, spc);
 	if (!ok) {
 		retire_current(c, spc);
@@ -405,12 +425,14 @@ mcache_acquire(struct mheap *h, int tid)
 		c = persistent_alloc(&h->meta, sizeof(*c), CACHE_LINE);
 		if (c != NULL) {
 			c->lock.rank = LOCK_MCACHE;
+			c->heap = h;
 			c->next = caches.all;
 			aptr_store_release((atomic_ptr *)&caches.all, c);
 		}
 	}
 	if (c != NULL) {
-		c->heap = h;
+		if (c->heap != h)       /* read without a lock: written only in tests */
+			c->heap = h;
 		c->tid = tid;
 		c->exit_round = 0;
 		c->in_use = true;

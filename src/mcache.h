@@ -48,7 +48,7 @@ enum cache_busy { CACHE_IDLE, CACHE_FAST, CACHE_SLOW };
 
 struct mcache {
 	uint8_t busy;                   /* enum cache_busy; owner and its handlers */
-	struct mspan *deferred;         /* large spans freed by handlers, by next */
+	atomic_ptr deferred;            /* large spans freed by handlers, by next */
 	struct mcache_alloc alloc[SPAN_CLASSES_ALL];
 
 	atomic_ptr notes ALIGNED(CACHE_LINE);   /* spans with remote frees to look at */
@@ -93,6 +93,9 @@ void mcache_defer_free(struct mcache *c, struct mspan *s);
 
 /* The owner's free of the last slot of s's budget. */
 void mcache_budget_spent(struct mcache *c, struct mspan *s);
+
+/* Frees the live slot idx of a span of c's own, as free_fast does. */
+void mcache_free_local(struct mcache *c, struct mspan *s, size_t idx);
 
 /* Marks slot idx freed by somebody who is not the owner. false: it was free. */
 bool mcache_free_remote(struct mheap *h, struct mspan *s, size_t idx);

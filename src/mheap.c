@@ -7,6 +7,7 @@
 #include "marena.h"
 #include "mcache.h"
 #include "sys.h"
+#include "../hardening/hooks.h"
 
 /* The pools of struct mspan, by words of bits. */
 static const uint16_t pool_words[SPAN_POOLS] = { 1, 6, 9, 17, 33, 65, 257 };
@@ -210,51 +211,96 @@ find_pages_locked(struct mheap *h, size_t npages, size_t align_pages, size_t *ze
 	return base;
 }
 
-static struct mspan *
-finish_span(struct mheap *h, struct mspan *s, uintptr_t base, size_t npages,
-    unsigned span_class, bool zeroed)
+/* What is asked of the page allocator for one span. */
+struct span_request {
+	size_t npages;         /* the span's own */
+	size_t total_pages;    /* with its guards */
+	size_t align_pages;
+	unsigned span_class;
+	unsigned guards;       /* enum span_guard */
+};
+
+size_t
+mheap_span_pages(const struct mheap *h, const struct mspan *s)
 {
-	mspan_init(s, base, npages, span_class, zeroed, &h->config.span);
+	return s->npages + ((s->guards & GUARD_BEFORE) != 0) * h->os_page_pages +
+	    ((s->guards & GUARD_AFTER) != 0) * h->os_page_pages;
+}
+
+static struct span_request
+request_span(const struct mheap *h, size_t npages, unsigned span_class, size_t align_pages)
+{
+	struct span_request r = { .npages = npages, .align_pages = align_pages,
+		.span_class = span_class };
+	r.guards = hook_span_guards(span_class, align_pages > 1);
+	struct mspan s = { .npages = npages, .guards = (uint8_t)r.guards };
+	r.total_pages = mheap_span_pages(h, &s);
+	return r;
+}
+
+static struct mspan *
+finish_span(struct mheap *h, struct mspan *s, uintptr_t at, const struct span_request *r,
+    bool zeroed)
+{
+	size_t guard_bytes = h->os_page_pages << PAGE_SHIFT;
+	uintptr_t base = at + ((r->guards & GUARD_BEFORE) != 0 ? guard_bytes : 0);
+	mspan_init(s, base, r->npages, r->span_class, zeroed || h->config.zeroed,
+	    &h->config.span);
+	if (r->guards != 0) {
+		s->guards = (uint8_t)r->guards;
+		hook_guards_put(s, guard_bytes);
+	}
 	a64_fetch_add(&h->spans_in_use, 1);
-	a64_fetch_add(&h->span_pages_in_use, npages);
+	a64_fetch_add(&h->span_pages_in_use, r->total_pages);
 	arena_set_span(s);
 	return s;
 }
 
 /* From the thread's page cache and its one spare mspan: no lock if both last. */
 static struct mspan *
-alloc_span_cached(struct mheap *h, struct mcache *c, size_t npages, unsigned span_class)
+alloc_span_cached(struct mheap *h, struct mcache *c, const struct span_request *r)
 {
-	unsigned pool = pool_of(words_for(npages, span_class));
+	unsigned pool = pool_of(words_for(r->npages, r->span_class));
 	size_t zeroed = 0;
-	uintptr_t base = page_cache_alloc(&c->pages, npages, &zeroed);
+	uintptr_t at = page_cache_alloc(&c->pages, r->total_pages, &zeroed);
 	struct mspan *s = c->spare[pool];
-	if (base == 0 || s == NULL) {
+	if (at == 0 || s == NULL) {
 		mutex_lock(&h->lock);
 		if (s == NULL)
 			s = pool_get_locked(h, pool);
-		if (s != NULL && base == 0) {
+		if (s != NULL && at == 0) {
 			page_cache_flush(&c->pages, &h->pages);
 			page_alloc_to_cache(&h->pages, &c->pages);
-			base = page_cache_alloc(&c->pages, npages, &zeroed);
+			at = page_cache_alloc(&c->pages, r->total_pages, &zeroed);
 			scavenger_note(&h->scav, &h->pages);
 		}
-		c->spare[pool] = pool_get_locked(h, pool);
-		if (s != NULL && base == 0)
-			base = find_pages_locked(h, npages, 1, &zeroed);
-		if (base == 0 && s != NULL) {
-			pool_put_locked(h, s);
-			s = NULL;
-		} else if (s == NULL && base != 0) {
-			page_alloc_free(&h->pages, base, npages);
+		if (s != NULL && at == 0)
+			at = find_pages_locked(h, r->total_pages, 1, &zeroed);
+		if (s == NULL && at != 0) {     /* pages, but nothing to describe them */
+			page_alloc_free(&h->pages, at, r->total_pages);
+			at = 0;
 		}
+		c->spare[pool] = at != 0 ? pool_get_locked(h, pool) : s;
 		mutex_unlock(&h->lock);
-		if (s == NULL)
-			return NULL;
 	} else {
 		c->spare[pool] = NULL;
 	}
-	return finish_span(h, s, base, npages, span_class, zeroed == npages);
+	return at != 0 ? finish_span(h, s, at, r, zeroed == r->total_pages) : NULL;
+}
+
+static struct mspan *
+alloc_span_locking(struct mheap *h, const struct span_request *r)
+{
+	size_t zeroed = 0;
+	uintptr_t at = 0;
+	mutex_lock(&h->lock);
+	struct mspan *s = pool_get_locked(h, pool_of(words_for(r->npages, r->span_class)));
+	if (s != NULL)
+		at = find_pages_locked(h, r->total_pages, r->align_pages, &zeroed);
+	if (s != NULL && at == 0)
+		pool_put_locked(h, s);
+	mutex_unlock(&h->lock);
+	return at != 0 ? finish_span(h, s, at, r, zeroed == r->total_pages) : NULL;
 }
 
 struct mspan *
@@ -264,20 +310,41 @@ mheap_alloc_span(struct mheap *h, struct mcache *c, size_t npages, unsigned span
 	npages = mheap_round_pages(h, npages);
 	if (npages > ADDR_PAGES || align_pages > ADDR_PAGES - npages)
 		return NULL;
-	if (c != NULL && npages < CACHED_SPAN_PAGES && align_pages == 1)
-		return alloc_span_cached(h, c, npages, span_class);
-	size_t zeroed = 0;
+	struct span_request r = request_span(h, npages, span_class, align_pages);
+	if (c != NULL && r.total_pages < CACHED_SPAN_PAGES && align_pages == 1)
+		return alloc_span_cached(h, c, &r);
+	return alloc_span_locking(h, &r);
+}
+
+/* Nothing of the program's is in its pages any more; they become free. */
+static void
+release_span(struct mheap *h, struct mspan *s)
+{
+	size_t guard_bytes = h->os_page_pages << PAGE_SHIFT;
+	uintptr_t at = s->base - ((s->guards & GUARD_BEFORE) != 0 ? guard_bytes : 0);
+	size_t total_pages = mheap_span_pages(h, s);
+	if (s->guards != 0)
+		hook_guards_take_off(s, guard_bytes);
 	mutex_lock(&h->lock);
-	struct mspan *s = pool_get_locked(h, pool_of(words_for(npages, span_class)));
-	uintptr_t base = s != NULL ? find_pages_locked(h, npages, align_pages, &zeroed) : 0;
-	if (base == 0 && s != NULL) {
-		pool_put_locked(h, s);
-		s = NULL;
-	}
+	arena_clear_span(s);
+	mspan_set_state(s, SPAN_DEAD);
+	a64_fetch_sub(&h->spans_in_use, 1);
+	a64_fetch_sub(&h->span_pages_in_use, total_pages);
+	page_alloc_free(&h->pages, at, total_pages);
+	pool_put_locked(h, s);
 	mutex_unlock(&h->lock);
-	if (s == NULL)
-		return NULL;
-	return finish_span(h, s, base, npages, span_class, zeroed == npages);
+}
+
+static bool
+release_all(struct mheap *h, struct mspan *s)
+{
+	bool any = s != NULL;
+	while (s != NULL) {
+		struct mspan *next = s->next;
+		release_span(h, s);
+		s = next;
+	}
+	return any;
 }
 
 void
@@ -287,15 +354,15 @@ mheap_free_span(struct mheap *h, struct mspan *s)
 	 * with its neighbours: mapped afresh, it can. */
 	if (s->moved && sys_renew((void *)s->base, mspan_bytes(s)))
 		s->moved = false;
-	mutex_lock(&h->lock);
-	arena_clear_span(s);
 	aptr_store_release(&s->owner, &mcache_none);
-	mspan_set_state(s, SPAN_DEAD);
-	a64_fetch_sub(&h->spans_in_use, 1);
-	a64_fetch_sub(&h->span_pages_in_use, s->npages);
-	page_alloc_free(&h->pages, s->base, s->npages);
-	pool_put_locked(h, s);
-	mutex_unlock(&h->lock);
+	s->next = NULL;
+	release_all(h, hook_span_free(h, s));
+}
+
+bool
+mheap_flush_quarantine(struct mheap *h)
+{
+	return release_all(h, hook_quarantine_flush(h));
 }
 
 static void

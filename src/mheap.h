@@ -27,6 +27,8 @@ struct mheap_config {
 	struct span_policy span;
 	bool randomize;
 	bool armed;                 /* every malloc and free is to be seen */
+	bool zeroed;                /* all free memory of the heap is zero */
+	uint32_t canary_bytes;      /* of each small slot, not the program's */
 	uint64_t scavenge_delay_ns;
 	bool scavenge_on_slow_path;
 	uint64_t seed;              /* 0: from the system */
@@ -72,7 +74,8 @@ void mheap_reset(struct mheap *h);
 struct mspan *mheap_alloc_span(struct mheap *h, struct mcache *c, size_t npages,
     unsigned span_class, size_t align_pages);
 
-/* The span leaves the arena map and its pages become free. */
+/* The empty span leaves the tiers: into the quarantine, or the arena map forgets
+ * it and its pages become free. */
 void mheap_free_span(struct mheap *h, struct mspan *s);
 
 /* A large span gives up its tail, or takes the free pages behind it. */
@@ -84,6 +87,12 @@ bool mheap_grow_span(struct mheap *h, struct mspan *s, size_t npages);
 uint64_t mheap_scavenge_tick(struct mheap *h);
 /* Everything idle in the page heap at once; returns bytes given back. */
 size_t mheap_scavenge_all(struct mheap *h);
+
+/* Empties the quarantine; true if that freed anything. */
+bool mheap_flush_quarantine(struct mheap *h);
+
+/* Pages of the span with its guards. */
+size_t mheap_span_pages(const struct mheap *h, const struct mspan *s);
 
 size_t mheap_round_pages(const struct mheap *h, size_t npages);
 

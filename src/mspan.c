@@ -115,6 +115,8 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 	s->list = LIST_NONE;
 	s->needzero = !zeroed;
 	s->moved = false;
+	s->guards = 0;
+	s->faulted = false;
 	s->sweepgen = 0;
 	mspan_set_state(s, SPAN_IN_USE);
 }

@@ -19,6 +19,7 @@
  * MSPAN-6  base, npages, elem_bytes, nelems and divmul fit its span class
  * MSPAN-7  a window holds distinct slots, neither live nor avail (mcache.h)
  * MSPAN-8  a large span has one slot, as long as the span
+ * MSPAN-9  states change along DEAD -> IN_USE -> PARKED -> DEAD, IN_USE -> DEAD
  *
  * Ownership: owner, set from refill until the thread exits or gives the span
  * up. Only the owner touches live, avail and the fields of the second line;
@@ -88,6 +89,8 @@ struct mspan {
 	uint8_t list;              /* enum span_list */
 	bool needzero;             /* some slot may hold old bytes */
 	bool moved;                /* pages came by sys_move: see mheap.c */
+	uint8_t guards;            /* enum span_guard: pages of its own around it */
+	bool faulted;              /* parked, and its pages are guards */
 	uint8_t window;            /* most slots in one window */
 	atomic_u32 state;          /* enum span_state */
 
@@ -96,6 +99,15 @@ struct mspan {
 		atomic_ptr next ALIGNED(CACHE_LINE);
 		atomic_u32 queued;
 	} note;
+};
+
+/* Guard pages belong to the span they guard, but are no part of it: they lie
+ * before base and behind base + npages, one OS page each side. *_PUT: sys_fault
+ * took it; without, the budget for mprotect guards was spent and the page is
+ * merely unused.
+ * MSPAN-10  a *_PUT bit stands only beside its bit; guard pages are in no span */
+enum span_guard {
+	GUARD_BEFORE = 1, GUARD_AFTER = 2, GUARD_BEFORE_PUT = 4, GUARD_AFTER_PUT = 8,
 };
 
 /* No owner: every free of the span's slots is a remote one. */

@@ -33,9 +33,16 @@
 #include "sys.h"
 #include "tls.h"
 #include "verify.h"
+#include "../hardening/hooks.h"
+
+/* One less in builds under ThreadSanitizer, whose own hook ends the thread for
+ * it in the last round, before ours. */
+#ifndef SPANGUARD_EXIT_ROUNDS
+#define SPANGUARD_EXIT_ROUNDS 3
+#endif
 
 enum {
-	EXIT_ROUNDS = 3,
+	EXIT_ROUNDS = SPANGUARD_EXIT_ROUNDS,
 	SCAVENGER_STACK_BYTES = 64 * 1024,
 	SCAVENGER_NAP_NS = 2000000,     /* least time between two passes */
 };
@@ -75,11 +82,15 @@ init_locked(void)
 	struct mheap_config config = {
 		.span = { options.sweep_share, options.window_bytes },
 		.randomize = options.randomize,
+		.armed = options.canary || options.zero_on_free,
+		.zeroed = options.zero_on_free,
+		.canary_bytes = options.canary ? 8 : 0,
 		.scavenge_delay_ns = (uint64_t)options.scavenge_delay_ms * 1000000,
 		.scavenge_on_slow_path = options.scavenge == OPT_SCAVENGE_SLOW,
 		.seed = options.seed,
 	};
 	mheap_init(&mheap_, &config);
+	hooks_init(&mheap_);
 	a32_store_release(&initialised, 1);
 }
 
@@ -348,6 +359,7 @@ proc_start(void)
 	install_verify_signal();
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
 		start_background_scavenger();
+	hooks_start();
 }
 
 /* Runs after the program's own atexit functions and destructors. */

@@ -15,6 +15,7 @@
 #include "print.h"
 #include "proc.h"
 #include "tls.h"
+#include "../hardening/hooks.h"
 
 struct pass {
 	struct mheap *h;
@@ -100,6 +101,15 @@ check_bits(struct pass *v, const struct mspan *s)
 }
 
 static void
+check_slots(struct pass *v, const struct mspan *s)
+{
+	uintptr_t where = 0;
+	const char *tag = hook_slot_check(s, &where);
+	if (tag != NULL)
+		fail(v, tag, (void *)where);
+}
+
+static void
 check_entries(struct pass *v, struct mspan *s)
 {
 	for (size_t i = 0; i < s->npages; i++) {
@@ -131,12 +141,25 @@ check_span(struct mspan *s, void *arg)
 {
 	struct pass *v = arg;
 	v->spans++;
-	v->span_pages += s->npages;
+	v->span_pages += mheap_span_pages(v->h, s);
 	check_geometry(v, s);
 	check_entries(v, s);
 	check_pages_allocated(v, s);
-	if (at_rest(v, s) && s->nwords == mspan_words(s->nelems))
+	if (at_rest(v, s) && s->nwords == mspan_words(s->nelems)) {
 		check_bits(v, s);
+		check_slots(v, s);
+	}
+}
+
+const char *
+verify_span(const struct mspan *s)
+{
+	struct verify_failure f[VERIFY_MAX_FAILURES];
+	struct pass v = { .out = f };
+	check_geometry(&v, s);
+	if (v.failures == 0)
+		check_bits(&v, s);
+	return v.failures != 0 ? f[0].tag : NULL;
 }
 
 /* Entries of spans[] that no span accounts for. */
@@ -263,6 +286,9 @@ check_central(struct pass *v, struct mcentral *m)
 static void
 check_heap(struct pass *v)
 {
+	const char *parked = hook_quarantine_check();
+	if (parked != NULL)
+		fail(v, parked, v->h);
 	struct mheap *h = v->h;
 	uintptr_t where = 0;
 	const char *tag = page_alloc_verify(&h->pages, &where);
@@ -340,6 +366,15 @@ verify_report(void)
 	return (int)n;
 }
 
+static _Noreturn void
+die_of(const struct verify_failure *f, size_t n)
+{
+	log_failures(f, n);
+	hook_slot_explain(f[0].where, "verify");
+	die(&(struct die_info){ .code = DIE_VERIFY, .api = "verify", .site = f[0].tag,
+	    .addr = f[0].where });
+}
+
 void
 verify_or_die(void)
 {
@@ -347,9 +382,7 @@ verify_or_die(void)
 	size_t n = verify_process(f);
 	if (n == 0)
 		return;
-	log_failures(f, n);
-	die(&(struct die_info){ .code = DIE_VERIFY, .api = "verify", .site = f[0].tag,
-	    .addr = f[0].where });
+	die_of(f, n);
 }
 
 static atomic_u64 slow_calls;
@@ -375,9 +408,6 @@ verify_from_signal(void)
 	}
 	size_t n = verify_heap(&mheap_, self, false, f);
 	proc_world_unlock();
-	if (n != 0) {
-		log_failures(f, n);
-		die(&(struct die_info){ .code = DIE_VERIFY, .api = "verify",
-		    .site = f[0].tag, .addr = f[0].where });
-	}
+	if (n != 0)
+		die_of(f, n);
 }

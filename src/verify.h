@@ -10,6 +10,7 @@
 
 struct mheap;
 struct mcache;
+struct mspan;
 
 struct verify_failure {
 	const char *tag;
@@ -25,6 +26,9 @@ enum { VERIFY_MAX_FAILURES = 16 };
  * out, unless `quiet` says that no other thread runs. */
 size_t verify_heap(struct mheap *h, struct mcache *self, bool quiet,
     struct verify_failure *out);
+
+/* One span at rest (the caller's own): NULL, or the tag that does not hold. */
+const char *verify_span(const struct mspan *s);
 
 /* The process's heap: failures to the log, their number back. */
 int verify_report(void);

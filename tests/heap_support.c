@@ -14,19 +14,13 @@
 #include "marena.h"
 #include "mspanset.h"
 #include "proc.h"
-#include "report.h"
 #include "tls.h"
-
-/* In place of report.c, whose die() the tests have their own of. */
-void
-report_warn(const char *first, ...)
-{
-	print_error("warning: %s\n", first);
-}
+#include "../hardening/hooks.h"
 
 void
 heap_stop(void)
 {
+	hooks_reset();
 	proc_reset();
 	arena_reset();
 	mcache_reset();
@@ -51,6 +45,7 @@ heap_start(const struct heap_setup *setup)
 	};
 
 	mallocinit();
+	hooks_reset();
 	mheap_init(&mheap_, &config);
 }
 

@@ -86,19 +86,6 @@ test_first_arena_is_at_a_random_place(void **state)
 }
 
 static void
-test_arenas_adjoin(void **state)
-{
-	uintptr_t first = (uintptr_t)get(10 * MIB), last = first;
-
-	(void)state;
-	for (int i = 0; i < 40; i++)
-		last = (uintptr_t)get(10 * MIB);
-	assert_int_equal(last - first, 400 * MIB);
-	assert_int_equal(mheap_.reserved_bytes, 7 * ARENA_SIZE);
-	heap_assert_sound();
-}
-
-static void
 test_freed_pages_go_back(void **state)
 {
 	char *p = get(64 * MIB);
@@ -307,7 +294,6 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_first_arena_is_at_a_random_place),
-		TEST(test_arenas_adjoin),
 		TEST(test_freed_pages_go_back),
 		TEST(test_large_is_moved_by_page_tables),
 		TEST(test_few_mappings),

@@ -793,6 +793,66 @@ test_sized_frees_check_alignment(void **state)
 	heap_assert_sound();
 }
 
+/* ---- from a signal handler ---- */
+
+/* The handler came in on the fast path: no lock is held. */
+static void
+test_handler_on_the_fast_path(void **state)
+{
+	char *small = get(64), *large = get(100000), *p;
+
+	(void)state;
+	me->busy = CACHE_FAST;
+	p = get(64);
+	assert_ptr_not_equal(aptr_load_relaxed(&heap_span(p)->owner), me);
+	memset(p, 1, 64);
+	drop(p);
+	assert_true(heap_free_dies(p, DIE_DOUBLE_FREE));
+	me->busy = CACHE_FAST;
+	drop(small);
+	const struct mspan *s = heap_span(small);
+	assert_false(mspan_slot_live(s, heap_slot(small)));
+	assert_int_equal(popcount64(a64_load_relaxed(&s->remote[heap_slot(small) / 64])), 1);
+	drop(large);
+	assert_null(span_of((uintptr_t)large));
+	assert_int_equal(me->busy, CACHE_FAST);
+	me->busy = CACHE_IDLE;
+	assert_true(heap_free_dies(small, DIE_DOUBLE_FREE));
+	heap_assert_sound();
+}
+
+/* ... on the slow path: locks may be held, so large spans are freed later. */
+static void
+test_handler_on_the_slow_path(void **state)
+{
+	char *small = get(64), *large[3] = { get(100000), get(200000), get(300000) };
+	size_t before = spans();
+
+	(void)state;
+	mutex_lock(&me->lock);
+	me->busy = CACHE_SLOW;
+	drop(small);
+	for (int i = 0; i < 3; i++)
+		drop(large[i]);
+	assert_int_equal(spans(), before);
+	assert_int_equal(me->busy, CACHE_SLOW);
+	char *p = get(5000);
+	assert_null(span_of((uintptr_t)p));
+	p = reallocgc(p, 6000, API_REALLOC);
+	memset(p, 1, 6000);
+	drop(p);
+	mutex_unlock(&me->lock);
+	assert_true(heap_free_dies(large[1], DIE_DOUBLE_FREE));
+	assert_true(heap_realloc_dies(large[2], 100, DIE_STALE_POINTER));
+	me->busy = CACHE_SLOW;
+	mcache_leave(me);
+	assert_int_equal(spans(), before - 3);
+	assert_int_equal(me->busy, CACHE_IDLE);
+	for (int i = 0; i < 3; i++)
+		assert_true(heap_free_dies(large[i], DIE_DOUBLE_FREE));
+	heap_assert_sound();
+}
+
 /* ---- every refusal in turn ---- */
 
 struct work {
@@ -1027,6 +1087,8 @@ main(void)
 		TEST(test_realloc_keeps_the_object_when_refused),
 		TEST(test_sized_frees),
 		TEST(test_sized_frees_check_alignment),
+		TEST(test_handler_on_the_fast_path),
+		TEST(test_handler_on_the_slow_path),
 		TEST(test_each_call_refused_once),
 		TEST(test_all_calls_refused_from_one_on),
 		TEST(test_each_call_refused_16k_pages_old_kernel),

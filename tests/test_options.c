@@ -37,7 +37,7 @@ defaults(void **state)
 	assert_true(o.randomize);
 	assert_int_equal(o.sweep_share, 25);
 	assert_int_equal(o.span_quarantine_bytes, 16 << 20);
-	assert_int_equal(o.span_quarantine_share, 10);
+	assert_int_equal(o.span_quarantine_share, 5);
 	assert_int_equal(o.scavenge, OPT_SCAVENGE_SLOW);
 	assert_int_equal(o.scavenge_delay_ms, 1000);
 	assert_int_equal(o.guards, OPT_GUARDS_AUTO);
@@ -119,8 +119,8 @@ static const struct bad bad_inputs[] = {
 	{ "mode", "src: expected name=value, found 'mode'\n" },
 	{ "log=\"abc", "src: expected name=value, found 'log=\"abc'\n" },
 	{ "log='abc'd", "src: expected name=value, found 'log='abc'd'\n" },
-	{ "mode=strict", "src: bad value 'strict' for mode, expected plain|hardened; it stays hardened\n" },
-	{ "mode=hardend", "src: bad value 'hardend' for mode, expected plain|hardened (the nearest is 'hardened'); it stays hardened\n" },
+	{ "mode=paranoid", "src: bad value 'paranoid' for mode, expected plain|hardened|strict; it stays hardened\n" },
+	{ "mode=hardend", "src: bad value 'hardend' for mode, expected plain|hardened|strict (the nearest is 'hardened'); it stays hardened\n" },
 	{ "sweep_share=0", "src: bad value '0' for sweep_share, expected 1..100; it stays 25\n" },
 	{ "sweep_share=101", "src: bad value '101' for sweep_share, expected 1..100; it stays 25\n" },
 	{ "sweep_share=", "src: bad value '' for sweep_share, expected 1..100; it stays 25\n" },

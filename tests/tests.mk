@@ -23,14 +23,14 @@ UNIT_CC_tsan = $(CLANG)
 UNIT_FLAGS_gcc = -O2 -g
 UNIT_FLAGS_clang = -O2 -g
 UNIT_FLAGS_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-UNIT_FLAGS_tsan = -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+UNIT_FLAGS_tsan = -O1 -g -fsanitize=thread -fno-omit-frame-pointer -DSPANGUARD_EXIT_ROUNDS=2
 # what a variant leaves out: guard and signal tests own SIGSEGV themselves, and
 # single-threaded tests have nothing to race
 UNIT_LIST_gcc = $(UNIT_TESTS)
 UNIT_LIST_clang = $(UNIT_TESTS)
 UNIT_LIST_asan = $(UNIT_TESTS)
 UNIT_LIST_tsan = $(filter $(TSAN_TESTS),$(UNIT_TESTS))
-TSAN_TESTS = test_lock test_mspanset test_persistentalloc test_malloc test_mcache test_stress
+TSAN_TESTS = test_lock test_mspanset test_persistentalloc test_malloc test_boot test_stress
 
 TEST_LIB_SRC = $(TIER_SRC)
 

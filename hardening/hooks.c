@@ -1,0 +1,101 @@
+/* hooks.c - sets the rooms up from the options, and is the one place from which
+ * the rooms that work on slots are called. */
+#include "hooks.h"
+
+#include "../src/marena.h"
+#include "../src/mheap.h"
+#include "../src/mspan.h"
+#include "../src/options.h"
+#include "../src/sys.h"
+#include "canary.h"
+#include "guard.h"
+#include "patrol.h"
+#include "quarantine.h"
+#include "zero.h"
+
+void
+hooks_init(struct mheap *h)
+{
+	struct quarantine_config q = {
+		.bytes = options.span_quarantine_bytes,
+		.share_percent = options.span_quarantine_share,
+		.fault = options.span_quarantine_fault,
+		.zeroed = options.zero_on_free,
+		.seed = options.seed,
+	};
+	quarantine_init(&q);
+	guard_init(h, options.span_guards, options.large_guards, options.large_guards_both,
+	    options.seed);
+	canary_init(options.canary, options.seed);
+	zero_init(options.zero_on_free);
+	patrol_init(options.patrol);
+}
+
+void
+hooks_reset(void)
+{
+	const struct quarantine_config none = { .seed = 1 };
+	quarantine_init(&none);
+	guard_off();
+	canary_init(false, 1);
+	zero_init(false);
+	patrol_init(0);
+}
+
+/* Options do not change any more. */
+void
+hooks_start(void)
+{
+	sys_seal(&options, sizeof(options));
+}
+
+void
+hook_slot_alloc(const struct mspan *s, void *p)
+{
+	if (mspan_is_large(s))
+		return;
+	zero_check(s, p, "malloc");
+	canary_write(s, p);
+}
+
+void
+hook_slot_free(const struct mspan *s, void *p, const char *api)
+{
+	canary_check(s, p, api);
+	zero_slot(s, p);
+}
+
+/* Slots in a window are free, like all that are not live. A live slot whose
+ * canary is zero is on its way: cleared by a free whose remote bit is still to
+ * come, or handed out and not yet written. */
+const char *
+hook_slot_check(const struct mspan *s, uintptr_t *where)
+{
+	if (!(canary_is_on() || zero_is_on()) || mspan_is_large(s) || mspan_is_tiny(s) ||
+	    a32_load_acquire(&s->state) != SPAN_IN_USE)
+		return NULL;
+	for (size_t i = 0; i < s->nelems; i++) {
+		const void *p = (const void *)(s->base + i * s->elem_bytes);
+		*where = (uintptr_t)p;
+		bool live = mspan_slot_live(s, i);
+		if (live && !canary_intact(s, p) && !canary_absent(s, p))
+			return "CANARY-1";
+		if (!live && !zero_holds(s, p))
+			return "ZERO-1";
+	}
+	*where = 0;
+	return NULL;
+}
+
+void
+hook_slot_explain(uintptr_t where, const char *api)
+{
+	size_t idx;
+	const struct mspan *s = span_of(where);
+	if (s == NULL || mspan_is_large(s) || !mspan_slot(s, where, &idx))
+		return;
+	if (mspan_slot_live(s, idx))
+		canary_check(s, (const void *)where, api);
+	else
+		zero_check(s, (const void *)where, api);
+}

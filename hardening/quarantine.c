@@ -1,0 +1,155 @@
+/* quarantine.c - see quarantine.h. */
+#include "quarantine.h"
+
+#include "../src/die.h"
+#include "../src/lock.h"
+#include "../src/mcache.h"
+#include "../src/mheap.h"
+#include "../src/mspan.h"
+#include "../src/rand.h"
+#include "../src/sys.h"
+
+static struct {
+	struct quarantine_config config;
+	struct rand_stream rng;
+	struct mspan *spans[QUARANTINE_SPANS];
+	size_t n;
+	size_t bytes;
+} quar;
+
+void
+quarantine_init(const struct quarantine_config *config)
+{
+	quar.config = *config;
+	quar.n = quar.bytes = 0;
+	if (config->seed != 0)
+		rand_seed_fixed(&quar.rng, config->seed, 1);
+	else
+		rand_seed_os(&quar.rng);
+}
+
+static size_t
+bound_locked(const struct mheap *h)
+{
+	size_t in_spans = (size_t)a64_load_relaxed(&h->span_pages_in_use) << PAGE_SHIFT;
+	size_t share = in_spans / 100 * quar.config.share_percent;
+	if (share < QUARANTINE_FLOOR_BYTES || quar.config.fault)
+		share = quar.config.fault ? quar.config.bytes : QUARANTINE_FLOOR_BYTES;
+	return share < quar.config.bytes ? share : quar.config.bytes;
+}
+
+/* Removes a random one. */
+static struct mspan *
+take_locked(void)
+{
+	size_t i = rand_below(&quar.rng, (uint32_t)quar.n);
+	struct mspan *s = quar.spans[i];
+	quar.spans[i] = quar.spans[--quar.n];
+	quar.bytes -= mspan_bytes(s);
+	return s;
+}
+
+static void
+push(struct mspan **list, struct mspan *s)
+{
+	s->next = *list;
+	*list = s;
+}
+
+/* A second free is told by the live bits: there are none any more. */
+static void
+park_locked(struct mspan *s)
+{
+	for (size_t w = 0; w < s->nwords; w++) {
+		a64_store_relaxed(&s->live[w], 0);
+		a64_store_relaxed(&s->remote[w], 0);
+	}
+	s->list = LIST_NONE;
+	mspan_set_state(s, SPAN_PARKED);
+	quar.spans[quar.n++] = s;
+	quar.bytes += mspan_bytes(s);
+}
+
+static struct mspan *
+swap_locked(struct mheap *h, struct mspan *s)
+{
+	struct mspan *out = NULL;
+	size_t bound = bound_locked(h);
+	if (mspan_bytes(s) > bound) {
+		push(&out, s);
+	} else {
+		park_locked(s);
+		bound = bound_locked(h);
+	}
+	while (quar.n != 0 && (quar.bytes > bound || quar.n == QUARANTINE_SPANS))
+		push(&out, take_locked());
+	return out;
+}
+
+/* What leaves is readable again, and zero where the mode promises that. */
+static void
+make_ready(struct mspan *s)
+{
+	void *p = (void *)s->base;
+	size_t bytes = mspan_bytes(s);
+	if (s->faulted) {
+		s->faulted = false;
+		if (!sys_unfault(p, bytes))
+			die_corruption("QUAR-3", s);
+		sys_used(p, bytes);
+	} else if (quar.config.zeroed && mspan_is_large(s)) {
+		sys_unused(p, bytes);
+		sys_used(p, bytes);
+	}
+}
+
+struct mspan *
+hook_span_free(struct mheap *h, struct mspan *s)
+{
+	struct mspan *out = NULL;
+	if (quar.config.bytes == 0) {
+		push(&out, s);
+	} else {
+		if (quar.config.fault)
+			s->faulted = sys_fault((void *)s->base, mspan_bytes(s));
+		mutex_lock(&h->lock);
+		out = swap_locked(h, s);
+		mutex_unlock(&h->lock);
+	}
+	for (struct mspan *o = out; o != NULL; o = o->next)
+		make_ready(o);
+	return out;
+}
+
+struct mspan *
+hook_quarantine_flush(struct mheap *h)
+{
+	struct mspan *out = NULL;
+	mutex_lock(&h->lock);
+	while (quar.n != 0)
+		push(&out, take_locked());
+	mutex_unlock(&h->lock);
+	for (struct mspan *o = out; o != NULL; o = o->next)
+		make_ready(o);
+	return out;
+}
+
+size_t
+hook_quarantine_bytes(void)
+{
+	return quar.bytes;
+}
+
+const char *
+hook_quarantine_check(void)
+{
+	size_t bytes = 0;
+	for (size_t i = 0; i < quar.n; i++) {
+		const struct mspan *s = quar.spans[i];
+		bytes += mspan_bytes(s);
+		if (a32_load_acquire(&s->state) != SPAN_PARKED || !mspan_is_empty(s) ||
+		    aptr_load_acquire(&s->owner) != &mcache_none)
+			return "QUAR-2";
+	}
+	return bytes == quar.bytes ? NULL : "QUAR-1";
+}

@@ -1,0 +1,36 @@
+/* quarantine.h - empty spans and freed large objects are held back from reuse.
+ *
+ * Threat:    a dangling pointer into a span that has meanwhile become part of
+ *            something else; a double free of an object whose span is gone.
+ * Mechanism: a parked span keeps its place in the arena map, with no slot live:
+ *            a second free is seen exactly. It leaves when the quarantine is over
+ *            its bound (bytes, and share of the heap), in random order. Where the
+ *            mode faults, its pages are guards meanwhile and cost no memory.
+ * Cost:      the bound in memory where pages stay mapped; where they are faulted
+ *            two system calls a span and fresh pages at the next use.
+ * Way round: an object larger than the bound is not parked; an attacker who can
+ *            free enough moves any span out.
+ * Test:      tests/test_quarantine.c, tests/guarantees.
+ *
+ * QUAR-1  bytes is the sum over the parked spans; n of them
+ * QUAR-2  every parked span is in state PARKED, has no live slot and no owner
+ *
+ * State under the heap lock. */
+#ifndef SPANGUARD_QUARANTINE_H
+#define SPANGUARD_QUARANTINE_H
+
+#include "hooks.h"
+
+struct quarantine_config {
+	size_t bytes;              /* 0: nothing is parked */
+	unsigned share_percent;    /* of the pages in spans; faulted pages have no share */
+	bool fault;                /* parked pages are guards */
+	bool zeroed;               /* what leaves is zero (strict: all free memory is) */
+	uint64_t seed;             /* 0: from the system */
+};
+
+enum { QUARANTINE_SPANS = 4096, QUARANTINE_FLOOR_BYTES = 1 << 20 };
+
+void quarantine_init(const struct quarantine_config *config);
+
+#endif

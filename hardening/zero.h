@@ -1,0 +1,27 @@
+/* zero.h - freed memory is zero, and stays zero until it is handed out again.
+ *
+ * Threat:    stale data read through a new object; a write through a dangling
+ *            pointer.
+ * Mechanism: free clears the whole slot. All free memory of the heap is zero
+ *            then, so the next malloc of the slot, a verify or a patrol finds
+ *            whatever was written in between, and names the bytes.
+ * Cost:      clearing at free and reading at malloc, of the whole slot.
+ * Way round: a write that puts zeroes; a write after the slot was handed out
+ *            again.
+ * Test:      tests/test_slot.c, tests/guarantees.
+ *
+ * ZERO-1  every slot that is not live is zero from its first byte to its last */
+#ifndef SPANGUARD_ZERO_H
+#define SPANGUARD_ZERO_H
+
+#include "hooks.h"
+
+void zero_init(bool on);
+bool zero_is_on(void);
+
+void zero_slot(const struct mspan *s, void *p);
+bool zero_holds(const struct mspan *s, const void *p);
+/* Dies with the changed bytes if the free slot at p is not zero. */
+void zero_check(const struct mspan *s, const void *p, const char *api);
+
+#endif
