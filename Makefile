@@ -88,6 +88,11 @@ bench: setup all
 bench-quick: setup all
 	/usr/bin/python3 bench/run.py --quick
 
+# lines and branches that the unit tests reach
+coverage: setup
+	@$(MAKE) --no-print-directory -s unit-cov
+	@ci/coverage
+
 stress: setup all
 	tests/stress/run.sh 600
 

@@ -141,6 +141,8 @@ take_if_free(struct mutex *m)
 	return a32_cas(&m->state, &want, HELD);
 }
 
+bool (*mutex_orphaned)(void);
+
 static NOINLINE void
 lock_slow(struct mutex *m)
 {
@@ -150,7 +152,8 @@ lock_slow(struct mutex *m)
 		cpu_relax();
 	}
 	while (a32_exchange(&m->state, CONTENDED) != FREE)
-		sys_futex_wait(&m->state.v, CONTENDED);
+		if (mutex_orphaned == NULL || !mutex_orphaned())
+			sys_futex_wait(&m->state.v, CONTENDED);
 }
 
 void

@@ -24,6 +24,11 @@ void mutex_unlock(struct mutex *m);
 /* Makes m free whoever held it: only in a forked child, or in a reset heap. */
 void mutex_reset(struct mutex *m);
 
+/* Asked before a thread goes to sleep on a lock, or NULL: true says that the
+ * holder does not exist (a child made without fork handlers) and that all locks
+ * have been made free. */
+extern bool (*mutex_orphaned)(void);
+
 /* True where the build checks ranks and ownership. */
 extern const bool lock_checks;
 

@@ -55,6 +55,7 @@ static struct mutex shared_lock = MUTEX_INIT(LOCK_SHARED);
 static struct mcache *shared_cache;
 static struct mcache *early_cache;
 static atomic_u32 initialised;
+static atomic_u32 *fork_word;    /* see child_without_handlers */
 static bool constructed;
 static bool exit_key_made;
 static pthread_key_t exit_key;
@@ -252,6 +253,8 @@ fork_parent(void)
 static void
 fork_child(void)
 {
+	if (fork_word != NULL)
+		a32_store_relaxed(fork_word, 1);
 	mutex_reset(&mheap_.meta.lock);
 	mutex_reset(&mheap_.lock);
 	mutex_reset(&shared_lock);
@@ -261,6 +264,29 @@ fork_child(void)
 	/* the background thread stayed in the parent */
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
 		mheap_.config.scavenge_on_slow_path = true;
+}
+
+/* _Fork and clone run no handlers. A word that the kernel clears in any child
+ * tells; it is looked at only by a thread that would otherwise wait for a lock,
+ * perhaps for a holder that was left behind in the parent. */
+static bool
+child_without_handlers(void)
+{
+	if (a32_load_relaxed(fork_word) != 0)
+		return false;
+	a32_store_relaxed(fork_word, 1);
+	fork_child();
+	return true;
+}
+
+static void
+watch_for_forks(void)
+{
+	fork_word = sys_alloc(sys_page_bytes());
+	if (fork_word == NULL || !sys_wipe_on_fork(fork_word, sys_page_bytes()))
+		return;
+	a32_store_relaxed(fork_word, 1);
+	mutex_orphaned = child_without_handlers;
 }
 
 /* ---- the background scavenger ---- */
@@ -356,6 +382,7 @@ proc_start(void)
 		arm_exit_hook(c);
 	}
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
+	watch_for_forks();
 	install_verify_signal();
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
 		start_background_scavenger();

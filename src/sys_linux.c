@@ -48,6 +48,7 @@ enum {
 	MOVE_MAY = 1, MOVE_FIXED = 2, /* MREMAP_MAYMOVE, _FIXED */
 	MOVE_KEEP_SOURCE = 4,         /* MREMAP_DONTUNMAP, 5.7 */
 	ADV_DROP = 4,                 /* MADV_DONTNEED, by the kernel's number */
+	ADV_WIPEONFORK = 18,
 	ADV_POPULATE_WRITE = 23,      /* 5.14 */
 	ADV_DROP_LOCKED = 24,         /* MADV_DONTNEED_LOCKED, 5.18 */
 	ADV_GUARD_INSTALL = 102,      /* 6.13 */
@@ -728,6 +729,12 @@ void
 sys_populate(void *p, size_t bytes)
 {
 	os_madvise((uintptr_t)p, bytes, ADV_POPULATE_WRITE);
+}
+
+bool
+sys_wipe_on_fork(void *p, size_t bytes)
+{
+	return os_madvise((uintptr_t)p, bytes, ADV_WIPEONFORK);
 }
 
 void

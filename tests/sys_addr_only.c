@@ -176,6 +176,14 @@ sys_populate(void *p, size_t bytes)
 	(void)bytes;
 }
 
+bool
+sys_wipe_on_fork(void *p, size_t bytes)
+{
+	(void)p;
+	(void)bytes;
+	return false;
+}
+
 void
 sys_seal(void *p, size_t bytes)
 {

@@ -15,18 +15,21 @@ TEST_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN)
 	-DSPANGUARD_TEST_BUILD=1 -DSPANGUARD_LOCK_CHECKS=1 -Isrc -Itests -I.
 
 # variant: name, compiler, flags
-UNIT_VARIANTS = gcc clang asan tsan
+UNIT_VARIANTS = gcc clang asan tsan cov
 UNIT_CC_gcc = $(CC)
 UNIT_CC_clang = $(CLANG)
 UNIT_CC_asan = $(CLANG)
 UNIT_CC_tsan = $(CLANG)
+UNIT_CC_cov = $(CLANG)
 UNIT_FLAGS_gcc = -O2 -g
 UNIT_FLAGS_clang = -O2 -g
 UNIT_FLAGS_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 UNIT_FLAGS_tsan = -O1 -g -fsanitize=thread -fno-omit-frame-pointer -DSPANGUARD_EXIT_ROUNDS=2
 # what a variant leaves out: guard and signal tests own SIGSEGV themselves, and
 # single-threaded tests have nothing to race
+UNIT_FLAGS_cov = -O1 -g -fprofile-instr-generate -fcoverage-mapping
 UNIT_LIST_gcc = $(UNIT_TESTS)
+UNIT_LIST_cov = $(UNIT_TESTS)
 UNIT_LIST_clang = $(UNIT_TESTS)
 UNIT_LIST_asan = $(UNIT_TESTS)
 UNIT_LIST_tsan = $(filter $(TSAN_TESTS),$(UNIT_TESTS))
@@ -62,4 +65,4 @@ endef
 $(foreach v,$(UNIT_VARIANTS),$(eval $(call unit_variant,$(v))))
 .PRECIOUS: $(BUILD)/unit/%.o
 
-unit: $(addprefix unit-,$(UNIT_VARIANTS))
+unit: $(addprefix unit-,$(filter-out cov,$(UNIT_VARIANTS)))
