@@ -55,6 +55,7 @@ struct spanguard_stats {
 	uint64_t free_slot_bytes;     /* may be handed out from existing spans */
 	uint64_t span_bytes;          /* pages in spans */
 	uint64_t spans;
+	uint64_t parked_bytes;        /* of these, in the span quarantine */
 	uint64_t large_bytes;         /* spans of one large object, part of live_bytes */
 	uint64_t large_objects;
 	uint64_t page_cache_bytes;    /* in threads' page caches */

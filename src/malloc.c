@@ -507,7 +507,9 @@ check_size(const void *p, size_t bytes, size_t align, enum malloc_api api)
 	struct mspan *s = live_object(p, api, &idx);
 	check_align(p, align, api);
 	have = object_bytes(s, idx);
-	if (unlikely(!mspan_is_tiny(s) && bytes_given_for(bytes, align) != have))
+	size_t given = mspan_is_tiny(s) ? align_up(bytes, TINY_GRANULE_BYTES) :
+	    bytes_given_for(bytes, align);
+	if (unlikely(given != have))
 		die(&(struct die_info){ .code = DIE_SIZE_MISMATCH, .api = malloc_api_name(api),
 		    .site = "sized", .addr = (uintptr_t)p, .given = bytes, .expected = have });
 }

@@ -557,11 +557,11 @@ mcache_trim_all(struct mheap *h, struct mcache *self)
 		if (c->heap != h)
 			continue;
 		mutex_lock(&c->lock);
-		if (c == self) {
-			take_notes(c);
+		if (c == self || !c->in_use)
+			take_notes(c);      /* somebody may have been late to tell */
+		if (c == self)
 			pages += trim_current(c);
-			flush_pages(c);
-		}
+		flush_pages(c);
 		for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
 			pages += trim_queue_locked(c, &c->full[spc], c == self);
 			pages += trim_queue_locked(c, &c->ready[spc], c == self);

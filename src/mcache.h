@@ -106,8 +106,8 @@ struct mcache *mcache_acquire(struct mheap *h, int tid);
 /* Everything the cache holds goes to the central lists; the cache to the pool. */
 void mcache_release(struct mcache *c);
 
-/* Gives back whole empty spans of every cache, and the page cache and the
- * current spans of `self` (may be NULL). Returns pages given back. */
+/* Gives back whole empty spans and the page cache of every cache, and the empty
+ * current spans of `self` (may be NULL). Returns the pages of spans given back. */
 size_t mcache_trim_all(struct mheap *h, struct mcache *self);
 
 /* Walks all caches, oldest last; the list only grows. */

@@ -10,6 +10,7 @@
 #include "mspan.h"
 #include "proc.h"
 #include "sys.h"
+#include "../hardening/hooks.h"
 
 void
 mstats_each_span(void (*fn)(struct mspan *s, void *arg), void *arg)
@@ -97,6 +98,7 @@ mstats_read(struct mheap *h, struct spanguard_stats *out)
 	sys_read_stats(&sys);
 	out->free_page_bytes = (uint64_t)h->pages.free_pages << PAGE_SHIFT;
 	out->returned_bytes = (uint64_t)h->pages.scavenged_pages << PAGE_SHIFT;
+	out->parked_bytes = hook_quarantine_bytes();
 	out->reserved_bytes = h->reserved_bytes;
 	out->metadata_bytes = persistent_bytes(&h->meta);
 	out->guard_bytes = sys.guard_bytes;
@@ -114,7 +116,7 @@ static const struct stats_field {
 } fields[] = {
 #define FIELD(f) { #f, (uint16_t)offsetof(struct spanguard_stats, f) }
 	FIELD(live_bytes), FIELD(live_objects), FIELD(freed_bytes), FIELD(free_slot_bytes),
-	FIELD(span_bytes), FIELD(spans), FIELD(large_bytes), FIELD(large_objects),
+	FIELD(span_bytes), FIELD(spans), FIELD(parked_bytes), FIELD(large_bytes), FIELD(large_objects),
 	FIELD(page_cache_bytes), FIELD(free_page_bytes), FIELD(returned_bytes),
 	FIELD(reserved_bytes), FIELD(metadata_bytes), FIELD(guard_bytes),
 	FIELD(guards_installed), FIELD(guards_skipped), FIELD(small_allocs),
