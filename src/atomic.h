@@ -39,6 +39,20 @@ ATOMIC_OPS(a64, atomic_u64, uint64_t)
 ATOMIC_OPS(aptr, atomic_ptr, void *)
 #undef ATOMIC_OPS
 
+/* A byte that is constant for all but a stale reader, who may see the old or the
+ * new value. */
+INLINE uint8_t
+byte_load_relaxed(const uint8_t *b)
+{
+	return __atomic_load_n(b, __ATOMIC_RELAXED);
+}
+
+INLINE void
+byte_store_relaxed(uint8_t *b, uint8_t x)
+{
+	__atomic_store_n(b, x, __ATOMIC_RELAXED);
+}
+
 INLINE uint32_t
 a32_fetch_add(atomic_u32 *a, uint32_t x)
 {

@@ -194,7 +194,8 @@ notify_owner(struct mheap *h, struct mspan *s)
 {
 	struct mcache *c = aptr_load_acquire(&s->owner);
 	if (c == &mcache_none) {
-		mcentral_note(&h->central[s->span_class]);
+		/* s may be another span by now: then another class is told in vain */
+		mcentral_note(&h->central[byte_load_relaxed(&s->span_class)]);
 		return;
 	}
 	uint32_t zero = 0;
@@ -433,9 +434,11 @@ mcache_acquire(struct mheap *h, int tid)
 	if (c != NULL) {
 		if (c->heap != h)       /* read without a lock: written only in tests */
 			c->heap = h;
+		mutex_lock(&c->lock);       /* others look at in_use under it */
 		c->tid = tid;
 		c->exit_round = 0;
 		c->in_use = true;
+		mutex_unlock(&c->lock);
 		seed_stream(h, c, ++caches.number);
 	}
 	mutex_unlock(&caches.lock);
