@@ -565,8 +565,7 @@ delete_sized(void *p, size_t bytes, enum malloc_api api)
 	struct mspan *s = span_of((uintptr_t)p);
 
 	if (likely(s != NULL) && likely(bytes <= SMALL_MAX_BYTES) &&
-	    likely(size_to_class[(bytes + 15) >> 4] == s->span_class) &&
-	    likely(mheap_.config.canary_bytes == 0))
+	    likely(size_to_class[(bytes + 15) >> 4] == s->sized_class))
 		free_fast(p, api);
 	else
 		free_sized_check(p, bytes, 0, api);

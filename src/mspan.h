@@ -57,6 +57,10 @@ enum {
 	TINY_SPAN_PAGES = 1,
 };
 
+/* No size maps to it: sized frees of this span's slots are looked at in full,
+ * because the class is not that of the size alone (canaries). */
+enum { NO_SIZED_CLASS = 0xff };
+
 enum span_state { SPAN_DEAD, SPAN_IN_USE, SPAN_PARKED };
 
 /* On which list of its owner the span is. */
@@ -73,7 +77,7 @@ struct mspan {
 	uint32_t nelems;
 	size_t npages;
 	uint8_t span_class;
-	uint8_t pool;              /* which mspan pool the struct came from */
+	uint8_t sized_class;       /* what sized delete may compare with; NO_SIZED_CLASS */
 	uint16_t nwords;
 	uint16_t notify_at;        /* remote frees in one word before the owner is told */
 	uint16_t sweep_at;         /* freed slots that make a sweep worth while */
@@ -86,6 +90,7 @@ struct mspan {
 	struct mspan *next;
 	struct mspan *prev;
 	uint32_t sweepgen;         /* mcentral.h */
+	uint8_t pool;              /* which mspan pool the struct came from */
 	uint8_t list;              /* enum span_list */
 	bool needzero;             /* some slot may hold old bytes */
 	bool moved;                /* pages came by sys_move: see mheap.c */
@@ -182,6 +187,7 @@ size_t mspan_struct_bytes(size_t nwords);
 struct span_policy {
 	unsigned sweep_share_percent;   /* freed slots that make a sweep worth while */
 	size_t window_bytes;            /* a window of large slots is kept this short */
+	bool canary;                    /* slots end in one */
 };
 
 /* Sets the fields of a span over [base, base + npages pages): all slots free,

@@ -81,7 +81,7 @@ init_locked(void)
 	options_init();
 	sys_init(guard_kind(), options.guard_vma_percent);
 	struct mheap_config config = {
-		.span = { options.sweep_share, options.window_bytes },
+		.span = { options.sweep_share, options.window_bytes, options.canary },
 		.randomize = options.randomize,
 		.armed = options.canary || options.zero_on_free,
 		.zeroed = options.zero_on_free,
