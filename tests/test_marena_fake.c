@@ -18,7 +18,7 @@
 #define AREA ((uintptr_t)0x5a0000000000)
 
 static struct persistent meta;
-static const struct span_policy policy = { 25, (size_t)1 << 30 };
+static const struct span_policy policy = { 25, (size_t)1 << 30, false };
 
 static int
 setup(void **state)

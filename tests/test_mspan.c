@@ -15,7 +15,7 @@
 
 enum { BASE = 0x40000000 };
 
-static const struct span_policy policy_25 = { 25, (size_t)1 << 30 };
+static const struct span_policy policy_25 = { 25, (size_t)1 << 30, false };
 
 /* ---- set-up ---- */
 
@@ -227,7 +227,7 @@ test_init_forgets_everything_but_the_note(void **state)
 static void
 test_sweep_share_and_window(void **state)
 {
-	struct span_policy p = { 12, 4096 };
+	struct span_policy p = { 12, 4096, false };
 	struct mspan *s = span_make(16, class_pages(16), &p);    /* 256 B, 64 slots */
 
 	(void)state;
