@@ -25,7 +25,7 @@ TOOL_SRC = $(wildcard tools/*.c)
 TOOL_OBJ = $(patsubst %.c,$(BUILD)/tool/%.o,$(TOOL_SRC)) \
 	$(BUILD)/lib/src/options.o $(BUILD)/lib/src/print.o $(BUILD)/lib/src/log.o
 
-.PHONY: all check demo bench bench-quick fuzz mutants coverage install clean setup stress help unit sanitize generated
+.PHONY: all check demo bench bench-quick coverage install clean setup stress help unit generated
 all: $(BUILD)/libspanguard.so $(BUILD)/libspanguard.a $(BUILD)/spanguard
 
 help:
