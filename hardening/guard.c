@@ -73,21 +73,24 @@ hook_guards_put(struct mspan *s, size_t guard_bytes)
 		s->guards |= GUARD_AFTER_PUT;
 }
 
-static void
+static bool
 take_off(uintptr_t at, size_t bytes)
 {
-	if (sys_unfault((void *)at, bytes))
-		sys_used((void *)at, bytes);
+	if (!sys_unfault((void *)at, bytes))
+		return false;
+	sys_used((void *)at, bytes);
+	return true;
 }
 
-void
+bool
 hook_guards_take_off(struct mspan *s, size_t guard_bytes)
 {
-	if ((s->guards & GUARD_BEFORE_PUT) != 0)
-		take_off(s->base - guard_bytes, guard_bytes);
-	if ((s->guards & GUARD_AFTER_PUT) != 0)
-		take_off(s->base + mspan_bytes(s), guard_bytes);
-	s->guards &= GUARD_BEFORE | GUARD_AFTER;
+	if ((s->guards & GUARD_BEFORE_PUT) != 0 && take_off(s->base - guard_bytes, guard_bytes))
+		s->guards &= (uint8_t)~GUARD_BEFORE_PUT;
+	if ((s->guards & GUARD_AFTER_PUT) != 0 &&
+	    take_off(s->base + mspan_bytes(s), guard_bytes))
+		s->guards &= (uint8_t)~GUARD_AFTER_PUT;
+	return (s->guards & (GUARD_BEFORE_PUT | GUARD_AFTER_PUT)) == 0;
 }
 
 /* The span that covers addr or ends before it, if its guard can reach addr. */

@@ -19,13 +19,17 @@ void hooks_start(void);
 
 /* Which guard pages a new span is to have: bits of enum span_guard (mheap.c). */
 unsigned hook_span_guards(unsigned span_class, bool aligned);
-/* Puts them, the span's pages being taken; and takes them off again (mheap.c). */
+/* Puts them, the span's pages being taken; and takes them off again (mheap.c).
+ * false: one is still there, because the system refused. */
 void hook_guards_put(struct mspan *s, size_t guard_bytes);
-void hook_guards_take_off(struct mspan *s, size_t guard_bytes);
+bool hook_guards_take_off(struct mspan *s, size_t guard_bytes);
 
 /* An empty span leaves the tiers (mheap_free_span): parks it, or not, and returns
  * the spans, linked by next, that are to be released to the page heap now. */
 struct mspan *hook_span_free(struct mheap *h, struct mspan *s);
+/* A span that cannot be released now, for a guard that the system would not take
+ * off, is parked (again), whatever the bound: it is tried again later (mheap.c). */
+void hook_span_keep(struct mheap *h, struct mspan *s);
 /* All parked spans, because memory has run out or the heap is reset. */
 struct mspan *hook_quarantine_flush(struct mheap *h);
 /* Recounts it under the heap lock; NULL or the tag that does not hold. */
@@ -65,6 +69,10 @@ enum outside_verdict hook_outside_look(const void *p, const char *api, size_t *b
     bool *noscan);
 /* Frees p if it is OUTSIDE_OK. */
 enum outside_verdict hook_outside_free(void *p, const char *api);
+/* In a forked child (proc.c), its one thread running. */
+void hook_outside_after_fork_child(void);
+/* Recounts both (verify.c): NULL, or the tag that does not hold, and where. */
+const char *hook_outside_check(uintptr_t *where);
 
 /* ---- what a room knows of an object (report.c) ---- */
 
@@ -88,5 +96,16 @@ struct room_object {
 /* The object that an address lies in, or whose guard it lies in. false: no room
  * keeps one. Lock-free, for any address; in fault.c. */
 bool hook_object(uintptr_t addr, struct room_object *out);
+
+/* mark.h: a conservative mark and its second pass (export_spanguard.c): 0 they
+ * agree, -1 there was none; else death. */
+int hook_mark_check(void);
+/* Root ranges of the user's (export_spanguard.c): 0, ENOMEM or ENOENT. */
+int hook_root_add(const void *p, size_t bytes);
+int hook_root_remove(const void *p, size_t bytes);
+/* A thread of our own that no stop of the world is to wait for (proc.c); and a
+ * forked child forgets those of its parent (proc.c). */
+void hook_thread_exempt(int tid);
+void hook_mark_after_fork_child(void);
 
 #endif

@@ -1,7 +1,6 @@
 /* quarantine.c - see quarantine.h. */
 #include "quarantine.h"
 
-#include "../src/die.h"
 #include "../src/lock.h"
 #include "../src/mcache.h"
 #include "../src/mheap.h"
@@ -65,7 +64,8 @@ park_locked(struct mspan *s)
 		a64_store_relaxed(&s->remote[w], 0);
 	}
 	s->list = LIST_NONE;
-	mspan_set_state(s, SPAN_PARKED);
+	if (a32_load_acquire(&s->state) != SPAN_PARKED)
+		mspan_set_state(s, SPAN_PARKED);
 	quar.spans[quar.n++] = s;
 	quar.bytes += mspan_bytes(s);
 }
@@ -86,27 +86,68 @@ swap_locked(struct mheap *h, struct mspan *s)
 	return out;
 }
 
-/* What leaves is readable again, and zero where the mode promises that. */
-static void
+/* One place stays free for the next span, so that swap_locked has room. */
+void
+hook_span_keep(struct mheap *h, struct mspan *s)
+{
+	mutex_lock(&h->lock);
+	if (quar.n < QUARANTINE_SPANS - 1)
+		park_locked(s);
+	else if (a32_load_acquire(&s->state) != SPAN_PARKED)
+		mspan_set_state(s, SPAN_PARKED);
+	mutex_unlock(&h->lock);
+}
+
+/* What leaves is readable again, and zero where the mode promises that. false:
+ * the system would not take the guard off. With mprotect that can split a
+ * mapping, and the program may have used up vm.max_map_count. */
+static bool
 make_ready(struct mspan *s)
 {
 	void *p = (void *)s->base;
 	size_t bytes = mspan_bytes(s);
 	if (s->faulted) {
-		s->faulted = false;
 		if (!sys_unfault(p, bytes))
-			die_corruption("QUAR-3", s);
+			return false;
+		s->faulted = false;
 		sys_used(p, bytes);
 	} else if (quar.config.zeroed && mspan_is_large(s)) {
 		sys_unused(p, bytes);
 		sys_used(p, bytes);
 	}
+	return true;
+}
+
+/* Those of the list that can go; the others are parked again. */
+static struct mspan *
+make_all_ready(struct mheap *h, struct mspan *list)
+{
+	struct mspan *out = NULL, *next;
+	for (struct mspan *s = list; s != NULL; s = next) {
+		next = s->next;
+		if (likely(make_ready(s)))
+			push(&out, s);
+		else
+			hook_span_keep(h, s);
+	}
+	return out;
+}
+
+/* The last look at its slots: what was written into freed ones would be lost
+ * with the pages, or be found by an innocent. */
+static void
+look_at_slots(const struct mspan *s)
+{
+	uintptr_t where = 0;
+	if (hook_slot_check(s, &where) != NULL)
+		hook_slot_explain(where, "retirement");
 }
 
 struct mspan *
 hook_span_free(struct mheap *h, struct mspan *s)
 {
 	struct mspan *out = NULL;
+	look_at_slots(s);
 	if (quar.config.bytes == 0) {
 		push(&out, s);
 	} else {
@@ -116,9 +157,7 @@ hook_span_free(struct mheap *h, struct mspan *s)
 		out = swap_locked(h, s);
 		mutex_unlock(&h->lock);
 	}
-	for (struct mspan *o = out; o != NULL; o = o->next)
-		make_ready(o);
-	return out;
+	return make_all_ready(h, out);
 }
 
 struct mspan *
@@ -129,9 +168,7 @@ hook_quarantine_flush(struct mheap *h)
 	while (quar.n != 0)
 		push(&out, take_locked());
 	mutex_unlock(&h->lock);
-	for (struct mspan *o = out; o != NULL; o = o->next)
-		make_ready(o);
-	return out;
+	return make_all_ready(h, out);
 }
 
 size_t

@@ -5,7 +5,9 @@
  * Mechanism: a parked span keeps its place in the arena map, with no slot live:
  *            a second free is seen exactly. It leaves when the quarantine is over
  *            its bound (bytes, and share of the heap), in random order. Where the
- *            mode faults, its pages are guards meanwhile and cost no memory.
+ *            mode faults, its pages are guards meanwhile and cost no memory. A
+ *            span whose guard the system will not take off again (mprotect, and
+ *            no mapping left) stays parked and is tried again later.
  * Cost:      the bound in memory where pages stay mapped; where they are faulted
  *            two system calls a span and fresh pages at the next use.
  * Way round: an object larger than the bound is not parked; an attacker who can

@@ -3,8 +3,9 @@
  * Threat:    stale data read through a new object; a write through a dangling
  *            pointer.
  * Mechanism: free clears the whole slot. All free memory of the heap is zero
- *            then, so the next malloc of the slot, a verify or a patrol finds
- *            whatever was written in between, and names the bytes.
+ *            then, so the next malloc of the slot, the retirement of its span, a
+ *            verify or a patrol finds whatever was written in between, and names
+ *            the bytes.
  * Cost:      clearing at free and reading at malloc, of the whole slot.
  * Way round: a write that puts zeroes; a write after the slot was handed out
  *            again.

@@ -272,7 +272,12 @@ alloc_again(size_t bytes, size_t align, unsigned spc, bool *fresh)
 {
 	if (bytes > MALLOC_MAX_BYTES)
 		return no_memory();
+	struct mcache *self = mcache_self();
+	if (self != NULL && self->busy != CACHE_IDLE)
+		return no_memory();
+	mcache_enter(self);
 	bool any = mheap_flush_quarantine(&mheap_);
+	mcache_leave(self);
 	any |= malloc_trim_all() != 0;
 	struct mcache *use = any ? cache_for_call(mcache_self()) : NULL;
 	if (use == NULL)
@@ -648,9 +653,11 @@ malloc_trim_all(void)
 		return 0;
 	proc_world_lock();
 	mcache_trim_all(&mheap_, self);
+	mcache_enter(self);
 	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
 		mcentral_sweep_all(&mheap_, &mheap_.central[i]);
 	size_t bytes = mheap_scavenge_all(&mheap_);
+	mcache_leave(self);
 	proc_world_unlock();
 	return bytes;
 }

@@ -323,8 +323,10 @@ release_span(struct mheap *h, struct mspan *s)
 	size_t guard_bytes = h->os_page_pages << PAGE_SHIFT;
 	uintptr_t at = s->base - ((s->guards & GUARD_BEFORE) != 0 ? guard_bytes : 0);
 	size_t total_pages = mheap_span_pages(h, s);
-	if (s->guards != 0)
-		hook_guards_take_off(s, guard_bytes);
+	if (s->guards != 0 && !hook_guards_take_off(s, guard_bytes)) {
+		hook_span_keep(h, s);   /* a guard page must not become a free page */
+		return;
+	}
 	mutex_lock(&h->lock);
 	arena_clear_span(s);
 	mspan_set_state(s, SPAN_DEAD);

@@ -137,6 +137,25 @@ check_pages_allocated(struct pass *v, const struct mspan *s)
 }
 
 static void
+check_guard_page(struct pass *v, const struct mspan *s, uintptr_t at)
+{
+	check(v, arena_span_containing(at) == NULL && !page_alloc_is_free(&v->h->pages, at),
+	    "MSPAN-10", s);
+}
+
+static void
+check_guards(struct pass *v, const struct mspan *s)
+{
+	unsigned g = s->guards;
+	check(v, ((g & GUARD_BEFORE_PUT) == 0 || (g & GUARD_BEFORE) != 0) &&
+	    ((g & GUARD_AFTER_PUT) == 0 || (g & GUARD_AFTER) != 0), "MSPAN-10", s);
+	if ((g & GUARD_BEFORE) != 0)
+		check_guard_page(v, s, s->base - PAGE_SIZE);
+	if ((g & GUARD_AFTER) != 0)
+		check_guard_page(v, s, s->base + mspan_bytes(s));
+}
+
+static void
 check_span(struct mspan *s, void *arg)
 {
 	struct pass *v = arg;
@@ -145,6 +164,7 @@ check_span(struct mspan *s, void *arg)
 	check_geometry(v, s);
 	check_entries(v, s);
 	check_pages_allocated(v, s);
+	check_guards(v, s);
 	if (at_rest(v, s) && s->nwords == mspan_words(s->nelems)) {
 		check_bits(v, s);
 		check_slots(v, s);

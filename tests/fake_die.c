@@ -10,10 +10,28 @@ struct die_info fake_die_info;
 jmp_buf fake_die_jmp;
 bool fake_die_armed;
 
+/* What info points at stands on the stack of the dying call. */
+static struct die_diff last_diff;
+static struct die_access last_access;
+
+static void
+keep(const struct die_info *info)
+{
+	fake_die_info = *info;
+	if (info->diff != NULL) {
+		last_diff = *info->diff;
+		fake_die_info.diff = &last_diff;
+	}
+	if (info->access != NULL) {
+		last_access = *info->access;
+		fake_die_info.access = &last_access;
+	}
+}
+
 _Noreturn void
 die(const struct die_info *info)
 {
-	fake_die_info = *info;
+	keep(info);
 	if (fake_die_armed) {
 		fake_die_armed = false;
 		longjmp(fake_die_jmp, 1);

@@ -173,7 +173,8 @@ test_text(void **state)
 {
 	static const char *const names[] = {
 		"live_bytes", "live_objects", "freed_bytes", "free_slot_bytes", "span_bytes",
-		"spans", "large_bytes", "large_objects", "page_cache_bytes", "free_page_bytes",
+		"spans", "parked_bytes", "large_bytes", "large_objects", "page_cache_bytes",
+		"free_page_bytes",
 		"returned_bytes", "reserved_bytes", "metadata_bytes", "guard_bytes",
 		"guards_installed", "guards_skipped", "small_allocs", "large_allocs",
 		"scavenged_bytes", "system_calls", "threads",

@@ -7,6 +7,7 @@ import pathlib
 
 import pytest
 
+pytestmark = pytest.mark.strict
 HERE = pathlib.Path(__file__).resolve().parent
 
 # What glibc 2.36 does not have, so that only spanguard can be asked.

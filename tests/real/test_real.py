@@ -37,11 +37,13 @@ def compare(name, alloc, directory, options="", big=False):
     assert workloads.differences(want, have) == []
 
 
+@pytest.mark.strict
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_program(guarded, scratch, name):
     compare(name, guarded, scratch)
 
 
+@pytest.mark.strict
 def test_python_tests(guarded, scratch):
     compare("python-tests", guarded, scratch)
 

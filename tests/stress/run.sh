@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-600}
 lib=$(realpath "${SPANGUARD_LIB:-build/libspanguard.so}")
-modes=(mode=hardened mode=plain mode=hardened:scavenge=background mode=hardened:guards=mprotect)
+modes=(mode=hardened mode=plain mode=strict mode=hardened:scavenge=background mode=hardened:guards=mprotect
+	mode=strict:guards=mprotect)
 [ -e "$lib" ] || { echo "stress: $lib is not there: run make" >&2; exit 1; }
 
 scratch=$(mktemp -d)

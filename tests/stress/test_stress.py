@@ -33,12 +33,16 @@ def check_output(out):
     assert " 0 forks" not in out and " 0 by mail" not in out, out
 
 
-@pytest.mark.parametrize("options", ["", "verify_every=5000", "guards=mprotect", "scavenge=background"])
+IN_STRICT = [pytest.param(options, marks=pytest.mark.strict) for options in ("", "guards=mprotect")]
+
+
+@pytest.mark.parametrize("options", [*IN_STRICT, "verify_every=5000", "scavenge=background"])
 def test_stress(run, stress, guarded, options):
     seconds = SECONDS if options == "" else SECONDS / 2
     check_output(run([stress, seconds], guarded, options, timeout=150).clean())
 
 
 @pytest.mark.slow
+@pytest.mark.strict
 def test_stress_for_ten_minutes(run, stress, guarded):
     check_output(run([stress, 600], guarded, timeout=800).clean())
