@@ -67,9 +67,10 @@ $(BUILD)/mksizeclasses: src/mksizeclasses.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O1 $(WARN) -o $@ $<
 
-generated: $(BUILD)/mksizeclasses
+generated: $(BUILD)/mksizeclasses $(BUILD)/spanguard
 	$(BUILD)/mksizeclasses > $(BUILD)/sizeclasses.h
 	diff -u src/sizeclasses.h $(BUILD)/sizeclasses.h
+	$(BUILD)/spanguard options --markdown | diff -u doc/options.md -
 
 include tests/tests.mk
 
