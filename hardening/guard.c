@@ -15,6 +15,7 @@ static struct {
 	size_t guard_bytes;
 	atomic_u64 draws;           /* a counter through a mixer: no lock, no stream */
 	uint64_t key;
+	uint64_t seed;              /* 0: the key is from the system */
 } guard;
 
 void
@@ -24,8 +25,16 @@ guard_init(struct mheap *h, unsigned spans, unsigned large, bool both, uint64_t 
 	guard.large = large;
 	guard.both = both;
 	guard.guard_bytes = h->os_page_pages << PAGE_SHIFT;
+	guard.seed = seed;
 	guard.key = seed;
 	if (seed == 0)
+		sys_random(&guard.key, sizeof(guard.key));
+}
+
+void
+guard_after_fork_child(void)
+{
+	if (guard.seed == 0)
 		sys_random(&guard.key, sizeof(guard.key));
 }
 

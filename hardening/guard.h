@@ -25,6 +25,9 @@ void guard_init(struct mheap *h, unsigned spans, unsigned large, bool both, uint
 
 void guard_off(void);
 
+/* The child's guards are not where its siblings have theirs. */
+void guard_after_fork_child(void);
+
 /* Whose guard is this? Lock-free, for any address. */
 enum guard_side guard_look(uintptr_t addr, const struct mspan **s);
 

@@ -8,10 +8,13 @@
 #include "../src/options.h"
 #include "../src/sys.h"
 #include "canary.h"
+#include "fault.h"
 #include "guard.h"
 #include "patrol.h"
 #include "quarantine.h"
+#include "sample.h"
 #include "zero.h"
+#include "zerosize.h"
 
 void
 hooks_init(struct mheap *h)
@@ -29,6 +32,13 @@ hooks_init(struct mheap *h)
 	canary_init(options.canary, options.seed);
 	zero_init(options.zero_on_free);
 	patrol_init(options.patrol);
+	zerosize_init(options.zero_size_faults, options.seed);
+	if (options.span_guards != 0 || options.large_guards != 0 || options.span_quarantine_fault)
+		fault_add_room(&fault_heap);
+	if (options.zero_size_faults)
+		fault_add_room(&zerosize_room);
+	if (options.sample != 0)
+		fault_add_room(&sample_room);
 }
 
 void
@@ -40,12 +50,30 @@ hooks_reset(void)
 	canary_init(false, 1);
 	zero_init(false);
 	patrol_init(0);
+	zerosize_init(false, 1);
+	sample_start(&(struct sample_config){ 0 });
+}
+
+void
+hook_heap_after_fork_child(void)
+{
+	guard_after_fork_child();
+	quarantine_after_fork_child();
 }
 
 /* Options do not change any more. */
 void
 hooks_start(void)
 {
+	const struct sample_config s = {
+		.one_in = options.sample,
+		.go_on = options.sample_recover,
+		.pause_factor = options.sample < SAMPLE_UNPACED ? 0 : SAMPLE_PAUSE_FACTOR,
+		.window_bytes = options.window_bytes,
+		.seed = options.seed,
+	};
+	sample_start(&s);
+	fault_start();
 	sys_seal(&options, sizeof(options));
 }
 
@@ -98,4 +126,40 @@ hook_slot_explain(uintptr_t where, const char *api)
 		canary_check(s, (const void *)where, api);
 	else
 		zero_check(s, (const void *)where, api);
+}
+
+void *
+hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill)
+{
+	if (unlikely(bytes == 0))
+		return zerosize_alloc(align);
+	return sample_maybe_alloc(bytes, align, noscan, refill);
+}
+
+enum outside_verdict
+hook_outside_look(const void *p, const char *api, size_t *bytes, bool *noscan)
+{
+	enum outside_verdict v = sample_look(p, api, bytes, noscan);
+	return v != OUTSIDE_FOREIGN ? v : zerosize_look(p);
+}
+
+enum outside_verdict
+hook_outside_free(void *p, const char *api)
+{
+	enum outside_verdict v = sample_free(p, api);
+	return v != OUTSIDE_FOREIGN ? v : zerosize_free(p);
+}
+
+void
+hook_outside_after_fork_child(void)
+{
+	sample_after_fork_child();
+	zerosize_after_fork_child();
+}
+
+const char *
+hook_outside_check(uintptr_t *where)
+{
+	const char *tag = sample_check(where);
+	return tag != NULL ? tag : zerosize_check();
 }

@@ -34,6 +34,8 @@ void hook_span_keep(struct mheap *h, struct mspan *s);
 struct mspan *hook_quarantine_flush(struct mheap *h);
 /* Recounts it under the heap lock; NULL or the tag that does not hold. */
 const char *hook_quarantine_check(void);
+/* Draws guards and the order of leaving anew (proc.c). */
+void hook_heap_after_fork_child(void);
 /* Bytes parked. */
 size_t hook_quarantine_bytes(void);
 

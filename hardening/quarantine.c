@@ -27,6 +27,13 @@ quarantine_init(const struct quarantine_config *config)
 		rand_seed_os(&quar.rng);
 }
 
+void
+quarantine_after_fork_child(void)
+{
+	if (quar.config.seed == 0 && quar.config.bytes != 0)
+		rand_seed_os(&quar.rng);
+}
+
 static size_t
 bound_locked(const struct mheap *h)
 {

@@ -35,4 +35,7 @@ enum { QUARANTINE_SPANS = 4096, QUARANTINE_FLOOR_BYTES = 1 << 20 };
 
 void quarantine_init(const struct quarantine_config *config);
 
+/* What leaves in the child is not what leaves in its siblings. */
+void quarantine_after_fork_child(void);
+
 #endif

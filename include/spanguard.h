@@ -46,6 +46,21 @@ size_t spanguard_scavenge(void);
  * far as it holds still. */
 int spanguard_verify(void);
 
+/* [p, p + bytes) holds pointers that keep objects alive, although it is none of
+ * the places that are looked at by themselves (stacks, registers, TLS, data and bss
+ * of all modules, private mappings that can be written): shared memory, say. The
+ * range may be unmapped later, but remove it before that. remove takes the very
+ * range that was added. 0, or -1 with errno ENOMEM or ENOENT. */
+int spanguard_root_add(const void *p, size_t bytes);
+int spanguard_root_remove(const void *p, size_t bytes);
+
+/* Stops all other threads (by a real-time signal), marks what can be reached,
+ * does it again by other code, and compares. 0: both agree. -1: there was no pass,
+ * because a thread did not stop in time or memory was short (a warning says so).
+ * A difference is a bug of ours and ends the program with a report. System calls
+ * of stopped threads that the kernel does not restart return EINTR. */
+int spanguard_mark_check(void);
+
 /* A picture of the heap at one moment. In-use counts are exact for threads at
  * rest and a few operations off for running ones. */
 struct spanguard_stats {

@@ -564,7 +564,7 @@ delete_sized(void *p, size_t bytes, enum malloc_api api)
 {
 	struct mspan *s = span_of((uintptr_t)p);
 
-	if (likely(s != NULL) && likely(bytes <= SMALL_MAX_BYTES) &&
+	if (likely(s != NULL) && likely(bytes - 1 < SMALL_MAX_BYTES) &&
 	    likely(size_to_class[(bytes + 15) >> 4] == s->sized_class))
 		free_fast(p, api);
 	else

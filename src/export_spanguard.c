@@ -7,6 +7,7 @@
 #include "mstats.h"
 #include "proc.h"
 #include "verify.h"
+#include "../hardening/hooks.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -59,6 +60,33 @@ EXPORT int
 spanguard_verify(void)
 {
 	return verify_report();
+}
+
+static int
+errno_of(int err)
+{
+	if (err == 0)
+		return 0;
+	errno = err;
+	return -1;
+}
+
+EXPORT int
+spanguard_root_add(const void *p, size_t bytes)
+{
+	return errno_of(hook_root_add(p, bytes));
+}
+
+EXPORT int
+spanguard_root_remove(const void *p, size_t bytes)
+{
+	return errno_of(hook_root_remove(p, bytes));
+}
+
+EXPORT int
+spanguard_mark_check(void)
+{
+	return hook_mark_check();
 }
 
 EXPORT void

@@ -113,24 +113,54 @@ judge(const struct addr_info *info, uintptr_t addr, enum malloc_api api)
 	return info->slot_base == addr ? freed : DIE_INTERIOR_FREE;
 }
 
+/* Objects that are in no span: of before the heap, of no bytes, sampled ones. */
+static enum outside_verdict
+outside_look(const void *p, enum malloc_api api, size_t *bytes, bool *noscan)
+{
+	static const uint8_t of_boot[] = {
+		[BOOT_OK] = OUTSIDE_OK, [BOOT_FREED] = OUTSIDE_FREED,
+		[BOOT_INTERIOR] = OUTSIDE_INTERIOR,
+	};
+	enum boot_verdict v = boot_look(p, bytes);
+	*noscan = false;
+	if (v != BOOT_FOREIGN)
+		return of_boot[v];
+	return hook_outside_look(p, malloc_api_name(api), bytes, noscan);
+}
+
+static bool
+outside_free(void *p, enum malloc_api api)
+{
+	return boot_free(p) == BOOT_OK ||
+	    hook_outside_free(p, malloc_api_name(api)) == OUTSIDE_OK;
+}
+
+static const char *
+outside_site(const void *p)
+{
+	size_t bytes;
+	return boot_look(p, &bytes) != BOOT_FOREIGN ? "boot" : "outside";
+}
+
 /* p is not a live object: finds out what it is, and ends the program. */
 static _Noreturn NOINLINE void
 bad_pointer(const void *p, enum malloc_api api)
 {
 	struct addr_info info;
 	size_t bytes;
+	bool noscan;
 	struct die_info d = { .api = malloc_api_name(api), .addr = (uintptr_t)p };
-	switch (boot_look(p, &bytes)) {
-	case BOOT_FREED:
+	switch (outside_look(p, api, &bytes, &noscan)) {
+	case OUTSIDE_FREED:
 		d.code = freed_code(api);
-		d.site = "boot";
+		d.site = outside_site(p);
 		break;
-	case BOOT_INTERIOR:
+	case OUTSIDE_INTERIOR:
 		d.code = DIE_INTERIOR_FREE;
-		d.site = "boot";
+		d.site = outside_site(p);
 		break;
-	case BOOT_FOREIGN:
-	case BOOT_OK:
+	case OUTSIDE_FOREIGN:
+	case OUTSIDE_OK:
 		heap_describe((uintptr_t)p, &info);
 		d.code = judge(&info, (uintptr_t)p, api);
 		d.site = "slot";
@@ -301,16 +331,24 @@ armed_alloc(void *p, bool *fresh)
 static void *
 alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
 {
-	struct mcache *use = cache_for_call(c);
-	if (unlikely(use == NULL)) {
-		void *p = boot_alloc(bytes, align);
-		*fresh = true;
-		return p != NULL ? p : no_memory();
-	}
 	bool armed = mheap_.config.armed;
 	if (armed && bytes <= MALLOC_MAX_BYTES)
 		spc = armed_class(bytes, align, spc);
-	void *p = malloc_any(use, bytes, align, spc, fresh);
+	void *p = hook_outside_alloc(bytes, align, span_class_noscan(spc),
+	    c == NULL || c->alloc[spc].n == 0);
+	if (unlikely(p != NULL)) {
+		*fresh = true;
+		return p;
+	}
+	if (unlikely(bytes == 0 && align <= MALLOC_ALIGN && !armed))
+		spc = size_class_of(1) + (span_class_noscan(spc) ? SPAN_NOSCAN : 0);
+	struct mcache *use = cache_for_call(c);
+	if (unlikely(use == NULL)) {
+		p = boot_alloc(bytes, align);
+		*fresh = true;
+		return p != NULL ? p : no_memory();
+	}
+	p = malloc_any(use, bytes, align, spc, fresh);
 	cache_done(use);
 	if (unlikely(p == NULL))
 		p = alloc_again(bytes, align, spc, fresh);
@@ -415,12 +453,6 @@ free_large(struct mspan *s, void *p, enum malloc_api api)
 		c->busy = CACHE_FAST;
 }
 
-static bool
-free_boot(void *p)
-{
-	return boot_free(p) == BOOT_OK;
-}
-
 /* The slot is looked at and cleared while it is still live, so that nobody can
  * be handed it meanwhile. */
 static void
@@ -444,7 +476,7 @@ free_slow(void *p, enum malloc_api api)
 		return;
 	struct mspan *s = span_of((uintptr_t)p);
 	if (s == NULL) {
-		if (!free_boot(p))
+		if (!outside_free(p, api))
 			bad_pointer(p, api);
 		return;
 	}
@@ -494,6 +526,13 @@ bytes_given_for(size_t bytes, size_t align)
 	    mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
 }
 
+static _Noreturn NOINLINE void
+wrong_size(const void *p, size_t bytes, size_t have, enum malloc_api api)
+{
+	die(&(struct die_info){ .code = DIE_SIZE_MISMATCH, .api = malloc_api_name(api),
+	    .site = "sized", .addr = (uintptr_t)p, .given = bytes, .expected = have });
+}
+
 static void
 check_align(const void *p, size_t align, enum malloc_api api)
 {
@@ -503,20 +542,34 @@ check_align(const void *p, size_t align, enum malloc_api api)
 		    .expected = (size_t)1 << __builtin_ctzll((uintptr_t)p) });
 }
 
+/* Of objects outside of spans the size asked for is known; they are judged by
+ * its class, like all others. */
+static bool
+size_fits_outside(size_t have, size_t bytes, size_t align)
+{
+	return bytes_given_for(bytes, align) == bytes_given_for(have, align);
+}
+
 static void
 check_size(const void *p, size_t bytes, size_t align, enum malloc_api api)
 {
 	size_t idx, have;
+	bool noscan;
 	if (boot_look(p, &have) != BOOT_FOREIGN)
 		return;
+	if (span_of((uintptr_t)p) == NULL && outside_look(p, api, &have, &noscan) == OUTSIDE_OK) {
+		check_align(p, align, api);
+		if (!size_fits_outside(have, bytes, align))
+			wrong_size(p, bytes, have, api);
+		return;
+	}
 	struct mspan *s = live_object(p, api, &idx);
 	check_align(p, align, api);
 	have = object_bytes(s, idx);
 	size_t given = mspan_is_tiny(s) ? align_up(bytes, TINY_GRANULE_BYTES) :
 	    bytes_given_for(bytes, align);
 	if (unlikely(given != have))
-		die(&(struct die_info){ .code = DIE_SIZE_MISMATCH, .api = malloc_api_name(api),
-		    .site = "sized", .addr = (uintptr_t)p, .given = bytes, .expected = have });
+		wrong_size(p, bytes, have, api);
 }
 
 void
@@ -532,12 +585,13 @@ void
 free_aligned_check(void *p, size_t align, enum malloc_api api)
 {
 	size_t idx, bytes;
+	bool noscan;
 	if (p == NULL)
 		return;
-	if (boot_look(p, &bytes) == BOOT_FOREIGN) {
+	if (span_of((uintptr_t)p) != NULL ||
+	    outside_look(p, api, &bytes, &noscan) != OUTSIDE_OK)
 		live_object(p, api, &idx);
-		check_align(p, align, api);
-	}
+	check_align(p, align, api);
 	free_fast(p, api);
 }
 
@@ -545,9 +599,11 @@ size_t
 usable_size(const void *p, enum malloc_api api)
 {
 	size_t idx, bytes;
+	bool noscan;
 	if (p == NULL)
 		return 0;
-	if (unlikely(span_of((uintptr_t)p) == NULL) && boot_look(p, &bytes) == BOOT_OK)
+	if (unlikely(span_of((uintptr_t)p) == NULL) &&
+	    outside_look(p, api, &bytes, &noscan) == OUTSIDE_OK)
 		return bytes;
 	struct mspan *s = live_object(p, api, &idx);
 	return object_bytes(s, idx);
@@ -608,13 +664,14 @@ move_object(struct mspan *s, void *p, size_t have, size_t bytes, enum malloc_api
 }
 
 static void *
-realloc_boot(void *p, size_t have, size_t bytes, enum malloc_api api)
+realloc_outside(void *p, size_t have, size_t bytes, bool noscan, enum malloc_api api)
 {
-	void *q = malloc_fast(bytes, api);
+	void *q = malloc_fast_class(bytes, noscan ? SPAN_NOSCAN : 0, api);
 	if (q == NULL)
 		return NULL;
 	memcpy(q, p, have < bytes ? have : bytes);
-	boot_free(p);
+	if (!outside_free(p, api))      /* another thread was faster */
+		bad_pointer(p, api);
 	return q;
 }
 
@@ -622,14 +679,16 @@ void *
 reallocgc(void *p, size_t bytes, enum malloc_api api)
 {
 	size_t idx, have;
+	bool noscan;
 	if (p == NULL)
 		return malloc_fast(bytes, api);
 	if (bytes == 0) {
 		free_fast(p, api);
 		return NULL;
 	}
-	if (unlikely(span_of((uintptr_t)p) == NULL) && boot_look(p, &have) == BOOT_OK)
-		return realloc_boot(p, have, bytes, api);
+	if (unlikely(span_of((uintptr_t)p) == NULL) &&
+	    outside_look(p, api, &have, &noscan) == OUTSIDE_OK)
+		return realloc_outside(p, have, bytes, noscan, api);
 	struct mspan *s = live_object(p, api, &idx);
 	have = object_bytes(s, idx);
 	if (unlikely(bytes > MALLOC_MAX_BYTES))

@@ -611,6 +611,24 @@ abandon(struct mcache *c)
 	caches.pool = c;
 }
 
+/* An open window is a list of what comes next: left as it is, every child of one
+ * parent would be given the same slots in the same order. A handler that forked
+ * in the middle of malloc finds the window in use; then it stays. */
+static void
+put_windows_back(struct mcache *c)
+{
+	if (c->busy != CACHE_IDLE)
+		return;
+	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
+		struct mcache_alloc *a = &c->alloc[spc];
+		if (a->n == 0)
+			continue;
+		mspan_return_window(a->span, a->order, a->n);
+		c->handed_out -= a->n;
+		a->n = 0;
+	}
+}
+
 void
 mcache_after_fork_child(struct mcache *self, struct mcache *shared)
 {
@@ -621,8 +639,10 @@ mcache_after_fork_child(struct mcache *self, struct mcache *shared)
 			continue;
 		if (c == self || c == shared) {
 			c->tid = c == self ? sys_gettid() : 0;
-			if (c->heap->config.seed == 0 && c->rng != NULL)
+			if (c->heap->config.seed == 0 && c->rng != NULL) {
 				rand_seed_os(c->rng);
+				put_windows_back(c);
+			}
 		} else {
 			abandon(c);
 		}

@@ -251,12 +251,13 @@ print_tables(void)
 		printf("\t{ %5" PRIu32 ", %9" PRIu32 ", %3" PRIu32 ", %4" PRIu32 " },\n",
 		    rows[i].elem_bytes, rows[i].divmul, rows[i].span_pages, rows[i].nelems);
 	printf("};\n\n"
-	    "/* Class of a request of n bytes, n <= SMALL_MAX_BYTES: [(n + 15) >> 4]. */\n"
+	    "/* Class of a request of n bytes, n <= SMALL_MAX_BYTES: [(n + 15) >> 4]. None is 0,\n"
+	    " * so that a request for no bytes finds no window and takes the slow path. */\n"
 	    "static const uint8_t size_to_class[%u] = {", entries);
 	for (unsigned i = 0; i < entries; i++) {
 		while (rows[c].elem_bytes < i * STEP)
 			c++;
-		printf("%s%2u,", i % 16 == 0 ? "\n\t" : " ", c);
+		printf("%s%2u,", i % 16 == 0 ? "\n\t" : " ", i == 0 ? 0 : c);
 	}
 	printf("\n};\n\n#endif\n");
 }

@@ -1,12 +1,13 @@
 /* msize.h - from a request to its size class, and from a class to what malloc gives.
  *
- * MSIZE-1  size_class_of(n) is the smallest class that holds n bytes
+ * MSIZE-1  size_class_of(n) is the smallest class that holds n bytes; of 0 it is 0
  * MSIZE-2  the slots of size_class_aligned(n, a) are aligned to a, and no
  *          smaller class holds n bytes in slots so aligned
  * MSIZE-3  size_class_slot is off / elem_bytes for every offset of the span
  *
  * All three are proved by going through every value (tests/test_sizeclasses.c).
- * Class 0 means: too large for a slot, take a span. */
+ * Class 0 means: too large for a slot, take a span; or no bytes at all, see
+ * hardening/zerosize.h. */
 #ifndef SPANGUARD_MSIZE_H
 #define SPANGUARD_MSIZE_H
 
@@ -33,12 +34,12 @@ size_class_aligned(size_t bytes, size_t align)
 	return size_class_of(align_up(bytes + (bytes == 0), align));
 }
 
-/* The usable bytes malloc gives for a request of `bytes`; 0 where the rounding
+/* The usable bytes a span gives for a request of `bytes`; 0 where the rounding
  * to whole span pages passes the largest object there can be (PTRDIFF_MAX). */
 static inline size_t
 size_class_round(size_t bytes)
 {
-	unsigned c = size_class_of(bytes);
+	unsigned c = size_class_of(bytes + (bytes == 0));
 
 	if (likely(c != 0))
 		return size_classes[c].elem_bytes;

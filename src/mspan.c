@@ -143,23 +143,51 @@ reverse(uint16_t *order, uint32_t n)
 	}
 }
 
+/* Up to `room` slots out of avail, from word w on. */
+static uint32_t
+take_slots(struct mspan *s, size_t w, uint16_t *order, uint32_t room)
+{
+	uint32_t n = 0;
+	for (size_t seen = 0; seen < s->nwords && n < room; seen++) {
+		if (s->avail[w] != 0)
+			s->avail[w] = take_bits(s->avail[w], w, order, &n, room - n);
+		w = w + 1 == s->nwords ? 0 : w + 1;
+	}
+	return n;
+}
+
+/* Neighbours stay neighbours however they are shuffled: among 64 slots in a row
+ * each pair is adjacent with 2/64. So each slot that comes by is taken only with
+ * 1/2, and what is missing after one round is taken in order. */
+static uint32_t
+draw_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
+{
+	size_t words = (s->nelems + 63) / 64;     /* nwords counts one that may be empty */
+	size_t w = rand_u16(rng) * words >> 16;
+	uint32_t n = 0;
+	for (size_t seen = 0; s->avail_n > s->window && seen < words && n < s->window; seen++) {
+		uint64_t half = s->avail[w] & rand_u64(rng);
+		s->avail[w] &= ~half | take_bits(half, w, order, &n, s->window - n);
+		w = w + 1 == words ? 0 : w + 1;
+	}
+	n += take_slots(s, w, order + n, s->window - n);
+	rand_shuffle_u16(rng, order, n);
+	return n;
+}
+
 uint32_t
 mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
 {
-	uint32_t n = 0;
+	uint32_t n;
 	if (s->avail_n == 0)
 		return 0;
-	size_t w = rng != NULL ? rand_u16(rng) * s->nwords >> 16 : 0;
-	for (size_t seen = 0; seen < s->nwords && n < s->window; seen++) {
-		if (s->avail[w] != 0)
-			s->avail[w] = take_bits(s->avail[w], w, order, &n, s->window - n);
-		w = w + 1 == s->nwords ? 0 : w + 1;
+	if (rng != NULL) {
+		n = draw_window(s, order, rng);
+	} else {
+		n = take_slots(s, 0, order, s->window);
+		reverse(order, n);
 	}
 	s->avail_n -= n;
-	if (rng != NULL)
-		rand_shuffle_u16(rng, order, n);
-	else
-		reverse(order, n);
 	return n;
 }
 

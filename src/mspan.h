@@ -196,8 +196,8 @@ void mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_cl
     bool zeroed, const struct span_policy *policy);
 
 /* Moves up to s->window slots from avail into order[], the last of which is
- * handed out first: ascending addresses, or shuffled uniformly when `rng` is
- * given, starting at a random word. Returns how many. */
+ * handed out first: ascending addresses, or, when `rng` is given, a random half
+ * of the slots from a random word on, in uniformly random order. Returns how many. */
 uint32_t mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng);
 
 /* Puts slots of a window back (thread exit, fork). Live ones are left alone. */

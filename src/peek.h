@@ -2,9 +2,9 @@
  *
  * A report follows pointers found on a stack or in a module that may be garbage
  * or be unmapped by another thread. Each OS page is asked for once per struct
- * peek: rt_sigprocmask(2) with an invalid `how` copies its set from user memory
- * first, so EFAULT says unreadable and EINVAL says readable; no signal handler,
- * no descriptor, and no sandbox forbids that call. (The idea is Abseil's.)
+ * peek: futex(2), told to wait no time at all for a word of the page to change,
+ * reads it first, so EFAULT says unreadable; no signal handler, no descriptor,
+ * and a call that the locks of a program need, so every sandbox has it.
  * Between asking and reading the page can still go away; nothing here keeps
  * state for longer than one report. Async-signal-safe, errno kept. */
 #ifndef SPANGUARD_PEEK_H

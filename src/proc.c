@@ -261,6 +261,9 @@ fork_child(void)
 	mutex_reset(&world);
 	span_set_lock_after_fork();
 	mcache_after_fork_child(mcache_self(), shared_cache);
+	hook_heap_after_fork_child();
+	hook_mark_after_fork_child();
+	hook_outside_after_fork_child();
 	/* the background thread stayed in the parent */
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
 		mheap_.config.scavenge_on_slow_path = true;
@@ -322,6 +325,7 @@ background_scavenger(void *arg)
 	uint64_t delay_ns = mheap_.config.scavenge_delay_ns;
 	uint64_t collect_ns = 0;
 	(void)arg;
+	hook_thread_exempt(sys_gettid());
 	for (;;) {
 		if (sys_now_ns() >= collect_ns) {
 			collect_empty_spans();

@@ -21,6 +21,10 @@
  * REPORT-3: the owner is (process, thread): a child that was forked while
  *   another thread reported takes the buffer over.
  *
+ * Of a fault (die_info.access) the stack begins where it happened, not in the
+ * handler. What changed bytes look like (die_info.diff) is said as far as it can
+ * be told: text, a pointer and into what, a small integer, a single bit.
+ *
  * Locks: only that owner word; no lock of the allocator, which may be held by
  * the very thread that reports. No malloc, no stdio; 1 KiB of stack besides the
  * unwinder's. Signals other than those of faults are blocked meanwhile. */
@@ -43,11 +47,14 @@
 #include "print.h"
 #include "procmap.h"
 #include "unwind.h"
+#include "../hardening/hooks.h"
 
 enum {
 	REPORT_BYTES = 65536 - 4096,   /* within what a datagram of the log may hold */
 	FRAMES_MAX = 64,
 	SYMBOL_BYTES = 256,
+	TEXT_MIN_BYTES = 4,            /* printable bytes in a row that are taken for text */
+	SMALL_INTEGER = 65536,
 	WAIT_MS = 10,
 	WAITS_MAX = 500,
 	REPORTS_MAX = 8,
@@ -62,10 +69,14 @@ static struct {
 	uintptr_t pcs[FRAMES_MAX];
 	size_t frames;
 	struct addr_info addr;
+	struct room_object object;
+	bool has_object;         /* a hardening room knows more of the address */
+	struct addr_info target; /* of a pointer found in changed bytes */
 	struct mapping map;
 	struct module module;
 	char symbol[SYMBOL_BYTES];
 	bool has_symbol;
+	bool goes_on;            /* the process does, after this report */
 	bool sent;               /* nothing is in progress any more */
 	unsigned reports;
 } rep;
@@ -217,7 +228,7 @@ put_thread(struct print *p)
 	char name[17] = "";
 	uint32_t tid = own_tid();
 	syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0);
-	print_str(p, " in thread T");
+	print_str(p, " thread T");
 	print_dec(p, tid == own_pid() ? 0 : tid);
 	print_str(p, " (");
 	print_quoted(p, name, sizeof(name));
@@ -236,6 +247,12 @@ put_tagged(struct print *p, const char *text, const struct die_info *info)
 	print_hex(p, info->addr);
 }
 
+static uintptr_t
+object_base(void)
+{
+	return rep.has_object ? rep.object.base : rep.addr.slot_base;
+}
+
 static void
 put_not_malloced(struct print *p, const struct die_info *info)
 {
@@ -245,14 +262,53 @@ put_not_malloced(struct print *p, const struct die_info *info)
 	print_hex(p, info->addr);
 	if (info->code == DIE_INTERIOR_FREE) {
 		print_str(p, ", ");
-		print_bytes(p, info->addr - rep.addr.slot_base);
+		print_bytes(p, info->addr - object_base());
 		print_str(p, " inside of an object,");
 	}
+}
+
+/* As AddressSanitizer says it, but for the size: the kernel does not tell it. */
+static void
+put_access(struct print *p, const struct die_info *info)
+{
+	const struct die_access *a = info->access;
+	print_str(p, info->code == DIE_ZERO_SIZE ? "access to a zero-size object" :
+	    summary_of(info));
+	print_str(p, " on address ");
+	print_hex(p, info->addr);
+	print_str(p, " at pc ");
+	print_hex(p, a->pc);
+	print_str(p, " bp ");
+	print_hex(p, a->bp);
+	print_str(p, " sp ");
+	print_hex(p, a->sp);
+	print_str(p, !a->known ? "\nACCESS at " : a->write ? "\nWRITE at " : "\nREAD at ");
+	print_hex(p, info->addr);
+}
+
+/* Seen later: by which call. */
+static void
+put_late(struct print *p, const struct die_info *info)
+{
+	bool reuse = info->code == DIE_WRITE_AFTER_FREE && strstr(info->api, "alloc") != NULL;
+	print_str(p, summary_of(info));
+	print_str(p, reuse ? " detected on reuse on address " : " detected at ");
+	if (!reuse) {
+		bool frees = releases(info->api) && (strstr(info->api, "free") != NULL ||
+		    strstr(info->api, "delete") != NULL);
+		print_str(p, frees ? "free" : info->api[0] != 0 ? info->api : "verify");
+		print_str(p, " on address ");
+	}
+	print_hex(p, info->addr);
 }
 
 static void
 put_title(struct print *p, const struct die_info *info)
 {
+	if (info->access != NULL) {
+		put_access(p, info);
+		return;
+	}
 	switch (info->code) {
 	case DIE_DOUBLE_FREE:
 		print_str(p, "attempting double-free on ");
@@ -266,6 +322,8 @@ put_title(struct print *p, const struct die_info *info)
 		print_str(p, " on freed pointer ");
 		print_hex(p, info->addr);
 		break;
+	case DIE_CANARY:
+	case DIE_WRITE_AFTER_FREE: put_late(p, info); break;
 	case DIE_CORRUPTION: put_tagged(p, "allocator metadata corrupted", info); break;
 	case DIE_VERIFY: put_tagged(p, "heap verification failed", info); break;
 	case DIE_OUT_OF_MEMORY:
@@ -289,8 +347,9 @@ put_head(struct print *p, const struct die_info *info)
 	print_dec(p, own_pid());
 	print_str(p, "==ERROR: spanguard: ");
 	put_title(p, info);
+	print_str(p, info->access != NULL ? "" : " in");
 	put_thread(p);
-	print_str(p, ":\n");
+	print_str(p, info->access != NULL ? "\n" : ":\n");
 	if (info->api[0] != 0) {
 		print_str(p, "  the call was ");
 		print_str(p, info->api);
@@ -359,6 +418,21 @@ put_frame(struct print *p, size_t i, uintptr_t pc)
 	print_char(p, '\n');
 }
 
+/* The stack of a fault begins where the signal frame says it was; without that
+ * frame, because the walk did not get so far, at least there. */
+static void
+take_stack_at(uintptr_t pc)
+{
+	size_t n = unwind_here(rep.pcs, FRAMES_MAX);
+	size_t first = 0;
+	while (first < n && rep.pcs[first] != pc)
+		first++;
+	rep.frames = n - first;
+	memmove(rep.pcs, rep.pcs + first, rep.frames * sizeof(rep.pcs[0]));
+	if (rep.frames == 0)
+		rep.pcs[rep.frames++] = pc;
+}
+
 /* Leaves the entry point of ours as frame 0 where we are a library; where we
  * are linked into the program, only the reporter's own frames can be told. */
 static void
@@ -382,11 +456,11 @@ take_stack(uintptr_t caller)
 }
 
 static void
-put_stack(struct print *p)
+put_frames(struct print *p, const uintptr_t *pcs, size_t n, size_t max)
 {
-	for (size_t i = 0; i < rep.frames; i++)
-		put_frame(p, i, rep.pcs[i]);
-	if (rep.frames == FRAMES_MAX)
+	for (size_t i = 0; i < n; i++)
+		put_frame(p, i, pcs[i]);
+	if (n == max)
 		print_str(p, "    ...\n");
 	print_char(p, '\n');
 }
@@ -437,6 +511,20 @@ put_span(struct print *p, const struct addr_info *a)
 	print_str(p, ")\n");
 }
 
+/* Where addr is, seen from [base, base + bytes). */
+static void
+put_relation(struct print *p, uintptr_t addr, uintptr_t base, size_t bytes, const char *kind)
+{
+	uintptr_t end = base + bytes;
+	bool inside = addr - base < bytes || addr == base;
+	print_str(p, " is located ");
+	print_bytes(p, addr < base ? base - addr : inside ? addr - base : addr - end);
+	print_str(p, addr < base ? " before " : inside ? " inside of " : " after ");
+	print_dec(p, bytes);
+	print_str(p, kind);
+	put_range(p, base, end);
+}
+
 static void
 put_slot(struct print *p, uintptr_t addr, const struct addr_info *a)
 {
@@ -445,12 +533,8 @@ put_slot(struct print *p, uintptr_t addr, const struct addr_info *a)
 		put_span(p, a);
 		return;
 	}
-	print_str(p, " is located ");
-	print_bytes(p, addr - a->slot_base);
-	print_str(p, " inside of ");
-	print_dec(p, a->elem_bytes);
-	print_str(p, a->kind == ADDR_LARGE ? "-byte object" : "-byte slot");
-	put_range(p, a->slot_base, a->slot_base + a->elem_bytes);
+	put_relation(p, addr, a->slot_base, a->elem_bytes,
+	    a->kind == ADDR_LARGE ? "-byte object" : "-byte slot");
 	print_str(p, " (");
 	if (a->kind != ADDR_LARGE) {
 		print_str(p, "slot ");
@@ -522,20 +606,186 @@ put_foreign(struct print *p, uintptr_t addr)
 	print_char(p, '\n');
 }
 
+/* An object that a hardening room keeps the record of. */
 static void
-put_address(struct print *p, uintptr_t addr)
+put_object(struct print *p, uintptr_t addr)
+{
+	const struct room_object *o = &rep.object;
+	put_relation(p, addr, o->base, o->bytes, "-byte region");
+	print_str(p, " (");
+	print_str(p, o->what);
+	print_str(p, o->live ? ", live)\n" : ", freed)\n");
+}
+
+static void
+put_address(struct print *p, uintptr_t addr, const struct addr_info *a)
 {
 	print_hex(p, addr);
-	switch (rep.addr.kind) {
+	switch (a->kind) {
 	case ADDR_SMALL:
 	case ADDR_TINY:
-	case ADDR_LARGE: put_slot(p, addr, &rep.addr); break;
-	case ADDR_HEAP_RELEASED: put_released(p, &rep.addr); break;
+	case ADDR_LARGE: put_slot(p, addr, a); break;
+	case ADDR_HEAP_RELEASED: put_released(p, a); break;
 	case ADDR_HEAP_UNUSED:
 		print_str(p, " lies in the heap, in memory that was never handed out\n");
 		break;
 	case ADDR_FOREIGN: put_foreign(p, addr); break;
 	}
+}
+
+/* ---- who allocated and freed it ----------------------------------------- */
+
+static void
+put_history(struct print *p, const char *what, const struct room_stack *s)
+{
+	uint32_t tid = (uint32_t)s->tid;
+	print_str(p, what);
+	print_dec(p, tid == own_pid() ? 0 : tid);
+	print_str(p, " (tid ");
+	print_dec(p, tid);
+	print_str(p, ") here:\n");
+	if (s->frames == 0)
+		print_str(p, "    (the stack was not recorded)\n");
+	put_frames(p, s->pcs, s->frames, ROOM_FRAMES);
+}
+
+static void
+put_histories(struct print *p)
+{
+	const struct room_object *o = &rep.object;
+	if (o->freed != NULL)
+		put_history(p, "freed by thread T", o->freed);
+	if (o->allocated != NULL)
+		put_history(p, o->freed != NULL ? "previously allocated by thread T" :
+		    "allocated by thread T", o->allocated);
+}
+
+/* ---- changed bytes ------------------------------------------------------ */
+
+static void
+put_changed_byte(struct print *p, uintptr_t offset, uint8_t found, uint8_t expected)
+{
+	static const char digit[] = "0123456789abcdef";
+	char text[] = ": 0x.. (expected 0x..)\n";
+	text[4] = digit[found >> 4];
+	text[5] = digit[found & 15];
+	text[19] = digit[expected >> 4];
+	text[20] = digit[expected & 15];
+	print_str(p, "    offset ");
+	print_dec(p, offset);
+	print_str(p, text);
+}
+
+/* The longest run of printable bytes that begins and ends with a changed one. */
+static void
+put_if_text(struct print *p, const struct die_diff *d)
+{
+	size_t best = 0, best_at = 0, run = 0;
+	char text[DIE_DIFF_BYTES + 1] = "";
+	for (size_t i = 0; i < d->n && i < DIE_DIFF_BYTES; i++) {
+		bool changed = d->found[i] != d->expected[i];
+		bool printable = d->found[i] >= 0x20 && d->found[i] < 0x7f;
+		run = printable && (changed || run != 0) ? run + 1 : 0;
+		if (changed && run > best) {
+			best = run;
+			best_at = i + 1 - run;
+		}
+	}
+	if (best < TEXT_MIN_BYTES)
+		return;
+	print_str(p, "  they look like text: \"");
+	memcpy(text, d->found + best_at, best);
+	print_quoted(p, text, sizeof(text));
+	print_str(p, "\"\n");
+}
+
+static void
+put_if_one_bit(struct print *p, const struct die_diff *d)
+{
+	size_t at = 0, bits = 0;
+	for (size_t i = 0; i < d->n; i++) {
+		unsigned differ = d->found[i] ^ d->expected[i];
+		bits += popcount64(differ);
+		if (differ != 0)
+			at = i;
+	}
+	if (bits != 1 || d->changed > 1)
+		return;
+	print_str(p, "  exactly one bit is flipped, bit ");
+	print_dec(p, ctz64((uint64_t)(d->found[at] ^ d->expected[at])));
+	print_str(p, ": a flag set through a stale pointer, or broken memory\n");
+}
+
+/* What the word would point to; false if to nothing. */
+static bool
+is_pointer(uint64_t word)
+{
+	if (word < 4096 || word >> ADDR_BITS != 0)
+		return false;
+	heap_describe((uintptr_t)word, &rep.target);
+	if (rep.target.kind != ADDR_FOREIGN)
+		return true;
+	procmap_classify((uintptr_t)word, (uintptr_t)__builtin_frame_address(0), &rep.map);
+	return rep.map.kind != REGION_NONE && rep.map.kind != REGION_NONCANONICAL;
+}
+
+static void
+put_word(struct print *p, uintptr_t offset, uint64_t word)
+{
+	int64_t v = (int64_t)word;
+	print_str(p, "  the 8 bytes at offset ");
+	print_dec(p, offset);
+	if (is_pointer(word)) {
+		print_str(p, " are a pointer: ");
+		put_address(p, (uintptr_t)word, &rep.target);
+	} else if (v > -SMALL_INTEGER && v < SMALL_INTEGER) {
+		print_str(p, " are a small integer: ");
+		print_sdec(p, v);
+		print_char(p, '\n');
+	} else {
+		print_str(p, " are ");
+		print_hex(p, word);
+		print_char(p, '\n');
+	}
+}
+
+/* The first word, as the machine sees words, with a changed byte in it. */
+static void
+put_first_word(struct print *p, const struct die_diff *d, uintptr_t origin)
+{
+	uint64_t word;
+	size_t i = (size_t)(-d->base & 7);
+	for (; i + sizeof(word) <= d->n; i += sizeof(word)) {
+		memcpy(&word, d->found + i, sizeof(word));
+		if (memcmp(d->found + i, d->expected + i, sizeof(word)) != 0) {
+			put_word(p, d->base + i - origin, word);
+			return;
+		}
+	}
+}
+
+static void
+put_diff(struct print *p, const struct die_info *info)
+{
+	const struct die_diff *d = info->diff;
+	size_t shown = 0;
+	uintptr_t origin = object_base() != 0 ? object_base() : info->addr;
+	if (d->base - origin >= (size_t)1 << ADDR_BITS)
+		origin = d->base;       /* bytes before the object */
+	print_bytes(p, d->changed);
+	print_str(p, d->changed == 1 ? " changed, by offset from " : " changed, by offsets from ");
+	print_hex(p, origin);
+	print_str(p, ":\n");
+	for (size_t i = 0; i < d->n && i < DIE_DIFF_BYTES; i++)
+		if (d->found[i] != d->expected[i]) {
+			put_changed_byte(p, d->base + i - origin, d->found[i], d->expected[i]);
+			shown++;
+		}
+	if (shown < d->changed)
+		print_str(p, "    ...\n");
+	put_if_text(p, d);
+	put_if_one_bit(p, d);
+	put_first_word(p, d, origin);
 }
 
 /* ---- hints -------------------------------------------------------------- */
@@ -571,6 +821,27 @@ hint_interior(uintptr_t offset)
 	return "the pointer was moved after malloc returned it, or it points to a member; free wants the address that malloc returned";
 }
 
+/* Where stacks were kept they say it all. */
+static const char *
+hint_use_after_free(void)
+{
+	if (rep.has_object && rep.object.freed != NULL)
+		return "the object was freed, by the first of the two stacks above, before this access";
+	return "the object was freed before this access; SPANGUARD_OPTIONS=sample=100 keeps the stacks of malloc and free for one object in 100";
+}
+
+static const char *
+hint_beyond(const struct die_info *info)
+{
+	if (rep.has_object && rep.object.allocated != NULL)
+		return info->code == DIE_OVERFLOW ?
+		    "an access behind the end of the object that the stack above allocated" :
+		    "an access before the beginning of the object that the stack above allocated";
+	return info->code == DIE_OVERFLOW ?
+	    "an access behind the end of the object, or of one before it in the same span; SPANGUARD_OPTIONS=sample=100 puts one object in 100 next to a guard of its own" :
+	    "an access before the beginning of the object: a negative index, or a pointer that was moved down too far";
+}
+
 static const char *
 hint_of(const struct die_info *info)
 {
@@ -580,7 +851,7 @@ hint_of(const struct die_info *info)
 		return a->freed_by_other ?
 		    "the first free came from a thread that does not own the object: two threads believe it is theirs" :
 		    "two places believe they own the object; set the pointer to NULL where it is freed first, or look for a shallow copy";
-	case DIE_INTERIOR_FREE: return hint_interior(info->addr - a->slot_base);
+	case DIE_INTERIOR_FREE: return hint_interior(info->addr - object_base());
 	case DIE_INVALID_FREE:
 		if (a->kind == ADDR_FOREIGN)
 			return hint_foreign(rep.map.kind);
@@ -590,6 +861,15 @@ hint_of(const struct die_info *info)
 	case DIE_SIZE_MISMATCH:
 		return "deleted through a pointer to another type, perhaps to a base class without a virtual destructor, or an incomplete type";
 	case DIE_ALIGN_MISMATCH: return "allocated and released with different alignments";
+	case DIE_USE_AFTER_FREE: return hint_use_after_free();
+	case DIE_OVERFLOW:
+	case DIE_UNDERFLOW: return hint_beyond(info);
+	case DIE_ZERO_SIZE:
+		return "malloc(0) returns a pointer that may be freed and nothing else; was a size computed as 0?";
+	case DIE_CANARY:
+		return "the bytes behind the object were written between its allocation and this call; the offset says how far the write went";
+	case DIE_WRITE_AFTER_FREE:
+		return "the object that was here before was written to after its free; the offset names the member";
 	case DIE_CORRUPTION:
 	case DIE_VERIFY:
 		return "metadata lies outside of the heap behind guards: a stray write through a wild pointer, broken memory, or a bug of spanguard";
@@ -599,10 +879,36 @@ hint_of(const struct die_info *info)
 
 /* ---- the whole ---------------------------------------------------------- */
 
+/* A fault inside memcpy or strlen is the caller's. */
+static bool
+in_libc(uintptr_t pc)
+{
+	const char *name;
+	if (!look_up_pc(pc))
+		return false;
+	name = strrchr(rep.module.path, '/');
+	name = name != NULL ? name + 1 : rep.module.path;
+	return strncmp(name, "libc.", 5) == 0 || strncmp(name, "libc-", 5) == 0 ||
+	    strncmp(name, "ld-", 3) == 0;
+}
+
+/* The frame to group reports by: the caller of our function, or where the fault
+ * was, but not in libc. */
+static size_t
+summary_frame(const struct die_info *info)
+{
+	size_t i = 0;
+	if (info->access == NULL)
+		return rep.frames > 1 ? 1 : 0;
+	while (i < rep.frames && in_libc(rep.pcs[i]))
+		i++;
+	return i < rep.frames ? i : 0;
+}
+
 static void
 put_summary(struct print *p, const struct die_info *info)
 {
-	size_t i = rep.frames > 1 ? 1 : 0;
+	size_t i = summary_frame(info);
 	print_str(p, "SUMMARY: spanguard: ");
 	print_str(p, summary_of(info));
 	if (rep.frames != 0 && look_up_pc(rep.pcs[i])) {
@@ -617,13 +923,28 @@ put_summary(struct print *p, const struct die_info *info)
 }
 
 static void
+put_what(struct print *p, uintptr_t addr)
+{
+	if (addr == 0)
+		return;
+	if (rep.has_object && rep.object.what != NULL) {
+		print_hex(p, addr);
+		put_object(p, addr);
+		put_histories(p);
+	} else {
+		put_address(p, addr, &rep.addr);
+	}
+}
+
+static void
 compose(const struct die_info *info)
 {
 	struct print *p = &rep.out;
 	put_head(p, info);
-	put_stack(p);
-	if (info->addr != 0)
-		put_address(p, info->addr);
+	put_frames(p, rep.pcs, rep.frames, FRAMES_MAX);
+	if (info->diff != NULL)
+		put_diff(p, info);
+	put_what(p, info->addr);
 	const char *hint = hint_of(info);
 	if (hint != NULL) {
 		print_str(p, "HINT: ");
@@ -633,7 +954,7 @@ compose(const struct die_info *info)
 	put_summary(p, info);
 	print_str(p, "==");
 	print_dec(p, own_pid());
-	print_str(p, "==ABORTING\n");
+	print_str(p, rep.goes_on ? "==GOING ON\n" : "==ABORTING\n");
 }
 
 static void
@@ -644,8 +965,19 @@ keep(const struct print *p)
 	spanguard_report[n] = 0;
 }
 
-static _Noreturn NOINLINE void
-report_and_abort(const struct die_info *given, uintptr_t caller)
+/* What the address is, by the rooms or by the heap. */
+static void
+take_address(uintptr_t addr)
+{
+	rep.has_object = addr != 0 && hook_object(addr, &rep.object);
+	rep.addr = (struct addr_info){ .kind = ADDR_FOREIGN };
+	if (addr != 0)
+		heap_describe(rep.has_object ? rep.object.base : addr, &rep.addr);
+}
+
+/* Returns the signal mask that was there. */
+static NOINLINE uint64_t
+write_report(const struct die_info *given, uintptr_t caller, bool goes_on)
 {
 	struct die_info info = *given;
 	if (info.api == NULL)
@@ -653,18 +985,47 @@ report_and_abort(const struct die_info *given, uintptr_t caller)
 	become_owner(&info);
 	uint64_t mask = block_signals();
 	rep.sent = false;
-	rep.reports++;
+	rep.goes_on = goes_on;
 	print_init(&rep.out, rep.buf, sizeof(rep.buf));
-	take_stack(caller);
-	if (info.addr != 0)
-		heap_describe(info.addr, &rep.addr);
+	if (info.access != NULL)
+		take_stack_at(info.access->pc);
+	else
+		take_stack(caller);
+	take_address(info.addr);
 	compose(&info);
 	keep(&rep.out);
 	log_write(&rep.out);
 	rep.sent = true;
 	drop_sigpipe();
+	return mask;
+}
+
+static _Noreturn NOINLINE void
+report_and_abort(const struct die_info *info, uintptr_t caller)
+{
+	uint64_t mask = write_report(info, caller, false);
+	rep.reports++;
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 	end_process(true);
+}
+
+NOINLINE void
+report_and_go_on(const struct die_info *info)
+{
+	int saved = errno;
+	uint64_t mask = write_report(info, (uintptr_t)__builtin_return_address(0), true);
+	a64_store_release(&owner, 0);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	errno = saved;
+}
+
+void
+report_cut_short(void)
+{
+	static const struct die_info fault = { .site = "a fault" };
+	uint64_t me = (uint64_t)own_pid() << 32 | own_tid();
+	if (a64_load_relaxed(&owner) == me && !rep.sent)
+		second_error(&fault);
 }
 
 _Noreturn NOINLINE void

@@ -5,10 +5,20 @@
 
 #include "base.h"
 
+struct die_info;
+
 enum { REPORT_KEPT_BYTES = 4096 };
 
 /* The beginning of the last report, for those who look at a core file. */
 extern char spanguard_report[REPORT_KEPT_BYTES] __attribute__((visibility("default")));
+
+/* The same report as die() writes, and then the caller goes on. Any number of
+ * times. Async-signal-safe, errno kept. */
+void report_and_go_on(const struct die_info *info);
+
+/* Where the calling thread is in the middle of a report: sends off what there is
+ * of it and ends the process. Else it does nothing. */
+void report_cut_short(void);
 
 /* One line on the log, "spanguard: warning: " and the strings up to NULL. Does
  * not end the process. errno is kept. */

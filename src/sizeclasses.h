@@ -176,9 +176,10 @@ static const struct size_class size_classes[SIZE_CLASSES] = {
 	{ 32768,    131072,  32,    8 },
 };
 
-/* Class of a request of n bytes, n <= SMALL_MAX_BYTES: [(n + 15) >> 4]. */
+/* Class of a request of n bytes, n <= SMALL_MAX_BYTES: [(n + 15) >> 4]. None is 0,
+ * so that a request for no bytes finds no window and takes the slow path. */
 static const uint8_t size_to_class[2049] = {
-	 1,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13, 14, 15,
+	 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13, 14, 15,
 	16, 17, 17, 18, 18, 19, 19, 20, 20, 21, 21, 22, 22, 23, 23, 24,
 	24, 25, 25, 25, 25, 26, 26, 26, 26, 27, 27, 27, 27, 28, 28, 28,
 	28, 29, 29, 29, 29, 30, 30, 30, 30, 31, 31, 31, 31, 32, 32, 32,

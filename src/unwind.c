@@ -88,20 +88,28 @@ struct loaded_object {
 
 extern int _dl_find_object(void *pc, struct loaded_object *out) __attribute__((weak));
 
+/* What one walk goes by. */
+struct walk {
+	struct peek k;
+	bool maps;            /* may read /proc/self/maps */
+};
+
 static uintptr_t
-eh_frame_hdr(uintptr_t pc)
+eh_frame_hdr(const struct walk *w, uintptr_t pc)
 {
 	struct loaded_object o;
 	if (_dl_find_object != NULL && _dl_find_object((void *)pc, &o) == 0)
 		return (uintptr_t)o.eh_frame;
-	return procmap_eh_frame_hdr(pc);
+	return w->maps ? procmap_eh_frame_hdr(pc) : 0;
 }
 
 /* Code that is in no module: only generated code, and only if it may run. */
 static bool
-is_code(uintptr_t pc)
+is_code(struct walk *w, uintptr_t pc)
 {
 	static struct mapping map;
+	if (!w->maps)
+		return peek_ok(&w->k, pc, 1);
 	return procmap_find(pc, &map) && map.perms[2] == 'x';
 }
 
@@ -129,13 +137,13 @@ step_signal(struct peek *k, struct cfi_frame *f)
 }
 
 static bool
-step_frame_pointer(struct peek *k, struct cfi_frame *f)
+step_frame_pointer(struct walk *w, struct cfi_frame *f)
 {
 	uintptr_t fp = f->reg[CFI_FP];
 	uintptr_t pair[2];
 	if (fp % sizeof(uintptr_t) != 0 || fp < f->reg[CFI_SP] ||
-	    fp - f->reg[CFI_SP] > (1u << 20) || !peek_read(k, pair, fp, sizeof(pair)) ||
-	    pair[0] <= fp || !is_code(pair[1]))
+	    fp - f->reg[CFI_SP] > (1u << 20) || !peek_read(&w->k, pair, fp, sizeof(pair)) ||
+	    pair[0] <= fp || !is_code(w, pair[1]))
 		return false;
 	f->reg[CFI_FP] = pair[0];
 	f->reg[CFI_SP] = fp + sizeof(pair);
@@ -146,15 +154,15 @@ step_frame_pointer(struct peek *k, struct cfi_frame *f)
 }
 
 static bool
-step(struct peek *k, struct cfi_frame *f)
+step(struct walk *w, struct cfi_frame *f)
 {
 	struct cfi_frame up = *f;
 	uintptr_t sp = f->reg[CFI_SP];
 	bool was_exact = f->exact;
-	if (step_signal(k, f))
+	if (step_signal(&w->k, f))
 		return f->pc != 0;
-	uintptr_t hdr = eh_frame_hdr(f->exact ? f->pc : f->pc - 1);
-	enum cfi_result r = hdr != 0 ? cfi_step(k, hdr, &up) : CFI_NO_INFO;
+	uintptr_t hdr = eh_frame_hdr(w, f->exact ? f->pc : f->pc - 1);
+	enum cfi_result r = hdr != 0 ? cfi_step(&w->k, hdr, &up) : CFI_NO_INFO;
 	if (r == CFI_OUTERMOST)
 		return false;
 	if (r == CFI_STEPPED) {
@@ -165,25 +173,25 @@ step(struct peek *k, struct cfi_frame *f)
 		*f = up;
 		return f->pc > 4096;
 	}
-	return step_frame_pointer(k, f);
+	return step_frame_pointer(w, f);
 }
 
 /* What to show for a frame; 0: its return address leads nowhere, and the walk
  * ends before it. */
 static uintptr_t
-shown_pc(struct peek *k, const struct cfi_frame *f)
+shown_pc(struct walk *w, const struct cfi_frame *f)
 {
-	uintptr_t pc = f->exact || at_sigreturn(k, f->pc) ? f->pc : f->pc - 1;
-	return eh_frame_hdr(pc) != 0 || is_code(pc) ? pc : 0;
+	uintptr_t pc = f->exact || at_sigreturn(&w->k, f->pc) ? f->pc : f->pc - 1;
+	return eh_frame_hdr(w, pc) != 0 || is_code(w, pc) ? pc : 0;
 }
 
 /* Out of line, so that its peek cache is not in the frame being captured. */
 static NOINLINE size_t
-walk(struct cfi_frame *f, uintptr_t *pcs, size_t max)
+walk(struct cfi_frame *f, uintptr_t *pcs, size_t max, bool maps)
 {
-	struct peek k = { { 0 } };
+	struct walk w = { .maps = maps };
 	size_t n = 0;
-	while (n < max && step(&k, f) && (pcs[n] = shown_pc(&k, f)) != 0)
+	while (n < max && step(&w, f) && (pcs[n] = shown_pc(&w, f)) != 0)
 		n++;
 	return n;
 }
@@ -194,8 +202,19 @@ unwind_here(uintptr_t *pcs, size_t max)
 	struct cfi_frame f = { .exact = true };
 	CAPTURE(&f);
 	f.pc = f.reg[CAPTURED_PC];
-	size_t n = walk(&f, pcs, max);
+	size_t n = walk(&f, pcs, max, true);
 	/* Not a tail call: the frame captured above must still be there. */
+	__asm__ volatile("" : : : "memory");
+	return n;
+}
+
+NOINLINE size_t
+unwind_here_quietly(uintptr_t *pcs, size_t max)
+{
+	struct cfi_frame f = { .exact = true };
+	CAPTURE(&f);
+	f.pc = f.reg[CAPTURED_PC];
+	size_t n = walk(&f, pcs, max, _dl_find_object == NULL);
 	__asm__ volatile("" : : : "memory");
 	return n;
 }

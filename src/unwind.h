@@ -16,6 +16,11 @@
  * (or is the very one that a signal interrupted), ready for symbolisation. */
 size_t unwind_here(uintptr_t *pcs, size_t max);
 
+/* The same without reading files, where the loader has a table to ask (glibc):
+ * for a program that goes on, perhaps in a sandbox. Makes no system call but the
+ * one of peek.h, takes any number of threads; generated code is believed. */
+size_t unwind_here_quietly(uintptr_t *pcs, size_t max);
+
 /* Drops the frames at the inner end whose pc is in [lo, hi), but for the
  * outermost of them: the entry point that the program called. Frames that are
  * all inside stay as they are. Returns the new number. */

@@ -314,6 +314,9 @@ check_heap(struct pass *v)
 	const char *tag = page_alloc_verify(&h->pages, &where);
 	if (tag != NULL)
 		fail(v, tag, (void *)where);
+	tag = hook_outside_check(&where);
+	if (tag != NULL)
+		fail(v, tag, (void *)where);
 	check(v, a64_load_acquire(&h->spans_in_use) == v->spans &&
 	    a64_load_acquire(&h->span_pages_in_use) == v->span_pages, "MHEAP-3", h);
 	size_t cached = 0;

@@ -1,6 +1,8 @@
 /* test_report.c - reports read back from children that die: each code, each
  * kind of address, two threads at once, an error in the reporter, descriptors
  * closed, a handler of the program, small stacks, forks. */
+#define _GNU_SOURCE 1    /* REG_RIP */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "atomic.h"
@@ -27,11 +30,13 @@
 #include "mlookup.h"
 #include "options.h"
 #include "report.h"
+#include "hardening/fault.h"
 
 /* ---- the heap that the reporter sees ------------------------------------ */
 
 static struct addr_info heap;
 static bool heap_is_broken;
+static bool heap_cuts_short;    /* as if reading it had faulted */
 
 void
 heap_describe(uintptr_t addr, struct addr_info *out)
@@ -39,6 +44,8 @@ heap_describe(uintptr_t addr, struct addr_info *out)
 	(void)addr;
 	if (heap_is_broken)
 		die_corruption("MSPAN-9", &heap);
+	if (heap_cuts_short)
+		report_cut_short();
 	*out = heap;
 }
 
@@ -307,6 +314,340 @@ foreign(void **state)
 	expect_text("0x1230 is not mapped\n");
 	report_of(DIE_INVALID_FREE, "free", 0x4141414141414140, 0, 0);
 	expect_text("0x4141414141414140 is no address that a program can have (non-canonical)\n");
+}
+
+/* ---- faults: the room that the reporter sees ----------------------------- */
+
+static struct room_object room;
+static bool room_knows;
+
+static bool
+room_claim(uintptr_t addr, struct fault_claim *out)
+{
+	(void)addr;
+	(void)out;
+	return false;
+}
+
+static bool
+room_object(uintptr_t addr, struct room_object *out)
+{
+	(void)addr;
+	*out = room;
+	return room_knows;
+}
+
+static const struct fault_room test_room = { .claim = room_claim, .object = room_object };
+
+static uintptr_t fault_pc;
+
+#if defined(__x86_64__)
+static uintptr_t
+pc_of(const ucontext_t *uc)
+{
+	return (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+}
+#else
+static uintptr_t
+pc_of(const ucontext_t *uc)
+{
+	return (uintptr_t)uc->uc_mcontext.pc;
+}
+#endif
+
+/* As fault.c does it, in a handler, of the place that was interrupted. */
+static void
+on_fault(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)info;
+	fault_pc = pc_of(context);
+	const struct die_access access = { .write = true, .known = true, .pc = fault_pc,
+		.sp = 0x1230, .bp = 0x4560 };
+	die(&(struct die_info){ .code = DIE_USE_AFTER_FREE, .site = "quarantine",
+	    .addr = 0x7f00000100f0, .access = &access });
+}
+
+static NOINLINE void
+touch(void *arg)
+{
+	struct sigaction sa = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+	sigaction(SIGSEGV, &sa, NULL);
+	*(volatile char *)arg = 1;
+	__asm__ volatile("" : : : "memory");
+}
+
+/* The first frame is where the fault was: neither the handler nor the reporter. */
+static void
+fault_stack(void **state)
+{
+	(void)state;
+	heap = slot48;
+	heap.parked = true;
+	run_child(touch, (void *)0x5000);
+	expect_abort();
+	expect_text("==ERROR: spanguard: heap-use-after-free on address 0x7f00000100f0 at pc 0x");
+	expect_text(" bp 0x4560 sp 0x1230\nWRITE at 0x7f00000100f0 thread T0 (");
+	unsigned long said = strtoul(strstr(got, " at pc ") + 7, NULL, 16);
+	unsigned long first = strtoul(strstr(got, "    #0 ") + 7, NULL, 16);
+	assert_int_equal(first, said);
+	assert_true(first - (uintptr_t)&touch < 512);
+	expect_text("in the quarantine");
+	expect_text("HINT: the object was freed before this access");
+	expect_text("SUMMARY: spanguard: heap-use-after-free (");
+}
+
+static void
+access_of(enum die_code code, bool known, bool writes)
+{
+	const struct die_access access = { .known = known, .write = writes,
+		.pc = (uintptr_t)&access_of, .sp = 1, .bp = 2 };
+	struct die_info info = { .code = code, .site = "guard", .addr = 0x7f0000014004,
+		.access = &access };
+	run_child(die_with, &info);
+	expect_abort();
+	assert_int_equal(occurrences("ERROR: spanguard: "), 1);
+	assert_int_equal(occurrences("SUMMARY: spanguard: "), 1);
+	assert_int_equal(occurrences("the call was"), 0);
+}
+
+static void
+accesses(void **state)
+{
+	(void)state;
+	heap = slot48;
+	heap.state = SLOT_LIVE;
+	access_of(DIE_OVERFLOW, true, true);
+	expect_text("spanguard: heap-buffer-overflow on address 0x7f0000014004 at pc 0x");
+	expect_text("\nWRITE at 0x7f0000014004 thread T0 (");
+	expect_text("HINT: an access behind the end of the object, or of one before it");
+	access_of(DIE_UNDERFLOW, true, false);
+	expect_text("spanguard: heap-buffer-underflow on address 0x7f0000014004");
+	expect_text("\nREAD at 0x7f0000014004 thread T0 (");
+	expect_text("SUMMARY: spanguard: heap-buffer-underflow");
+	access_of(DIE_ZERO_SIZE, false, false);
+	expect_text("spanguard: access to a zero-size object on address 0x7f0000014004");
+	expect_text("\nACCESS at 0x7f0000014004 thread T0 (");
+	expect_text("SUMMARY: spanguard: zero-size-access");
+	expect_text("HINT: malloc(0) returns");
+}
+
+static void
+relations(void **state)
+{
+	(void)state;
+	fault_add_room(&test_room);
+	memset(&heap, 0, sizeof(heap));
+	room = (struct room_object){ .what = "a test object", .base = 0x7f0000014000,
+		.bytes = 100, .live = true };
+	room_knows = true;
+	access_of(DIE_OVERFLOW, true, true);
+	expect_text("0x7f0000014004 is located 4 bytes inside of 100-byte region "
+	    "[0x7f0000014000,0x7f0000014064) (a test object, live)\n");
+	room.base += 5;
+	access_of(DIE_UNDERFLOW, true, true);
+	expect_text("0x7f0000014004 is located 1 byte before 100-byte region");
+	room.base -= 105;
+	access_of(DIE_OVERFLOW, true, true);
+	expect_text("0x7f0000014004 is located 4 bytes after 100-byte region");
+	room.what = NULL;           /* a guard beside a slot of the heap */
+	heap = slot48;
+	heap.slot_base = 0x7f0000013fd0;
+	access_of(DIE_OVERFLOW, true, true);
+	expect_text("0x7f0000014004 is located 4 bytes after 48-byte slot "
+	    "[0x7f0000013fd0,0x7f0000014000) (slot 5 of 341, freed; span ");
+	room_knows = false;
+}
+
+static void
+histories(void **state)
+{
+	static struct room_stack allocated, freed;
+	(void)state;
+	memset(&heap, 0, sizeof(heap));
+	allocated = (struct room_stack){ .tid = 77, .frames = 2,
+		.pcs = { (uintptr_t)&histories + 4, (uintptr_t)&relations + 4 } };
+	freed = (struct room_stack){ .tid = 78 };
+	room = (struct room_object){ .what = "a test object", .base = 0x7f0000014000,
+		.bytes = 100, .allocated = &allocated, .freed = &freed };
+	room_knows = true;
+	access_of(DIE_USE_AFTER_FREE, true, true);
+	expect_text("(a test object, freed)\nfreed by thread T78 (tid 78) here:\n"
+	    "    (the stack was not recorded)\n\n"
+	    "previously allocated by thread T77 (tid 77) here:\n    #0 0x");
+	expect_frame((uintptr_t)&relations);
+	expect_text("HINT: the object was freed, by the first of the two stacks above");
+	room.freed = NULL;
+	room.live = true;
+	access_of(DIE_OVERFLOW, true, true);
+	expect_text("(a test object, live)\nallocated by thread T77 (tid 77) here:\n");
+	expect_text("HINT: an access behind the end of the object that the stack above allocated");
+	assert_int_equal(occurrences("freed by"), 0);
+	room_knows = false;
+}
+
+/* ---- changed bytes ------------------------------------------------------ */
+
+static NOINLINE void
+late_report(enum die_code code, const char *api, const struct die_diff *diff)
+{
+	struct die_info info = { .code = code, .api = api, .site = "zero",
+		.addr = 0x7f00000100f0, .diff = diff };
+	heap = slot48;
+	run_child(die_with, &info);
+	expect_abort();
+}
+
+static struct die_diff
+diff_with(size_t at, const void *found, size_t n)
+{
+	struct die_diff d = { .base = 0x7f00000100f0, .n = 48, .changed = n };
+	memcpy(d.found + at, found, n);
+	return d;
+}
+
+static void
+changed_bytes(void **state)
+{
+	(void)state;
+	struct die_diff d = diff_with(12, "A", 1);
+	late_report(DIE_WRITE_AFTER_FREE, "malloc", &d);
+	expect_text("write-after-free detected on reuse on address 0x7f00000100f0 in thread T0");
+	expect_text("  the call was malloc, the check that fired zero\n");
+	expect_text("1 byte changed, by offset from 0x7f00000100f0:\n"
+	    "    offset 12: 0x41 (expected 0x00)\n");
+	assert_int_equal(occurrences("    offset "), 1);
+	assert_int_equal(occurrences("look like text"), 0);
+	assert_int_equal(occurrences("exactly one bit"), 0);
+	late_report(DIE_WRITE_AFTER_FREE, "verify", &d);
+	expect_text("write-after-free detected at verify on address 0x7f00000100f0");
+	late_report(DIE_CANARY, "operator delete", &d);
+	expect_text("heap-buffer-overflow detected at free on address 0x7f00000100f0");
+	expect_text("SUMMARY: spanguard: heap-buffer-overflow (");
+	d.base += 40;
+	d.n = 8;
+	memset(d.found, 0, sizeof(d.found));
+	d.found[7] = 0xff;
+	d.changed = 500;
+	late_report(DIE_CANARY, "free", &d);
+	expect_text("500 bytes changed, by offsets from 0x7f00000100f0:\n"
+	    "    offset 47: 0xff (expected 0x00)\n    ...\n");
+}
+
+static void
+all_64_bytes(void **state)
+{
+	struct die_diff d = { .base = 0x7f00000100f0, .n = 64, .changed = 64 };
+	(void)state;
+	memset(d.found, 0xee, sizeof(d.found));
+	late_report(DIE_WRITE_AFTER_FREE, "calloc", &d);
+	assert_int_equal(occurrences("    offset "), 64);
+	expect_text("    offset 63: 0xee (expected 0x00)\n");
+	assert_int_equal(occurrences("    ...\n"), 0);
+	expect_text("the 8 bytes at offset 0 are 0xeeeeeeeeeeeeeeee\n");
+}
+
+static void
+what_bytes_look_like(void **state)
+{
+	int64_t small = -3;
+	uint64_t code = (uintptr_t)&what_bytes_look_like;
+	(void)state;
+	struct die_diff d = diff_with(3, "hello, \x01world", 13);
+	late_report(DIE_WRITE_AFTER_FREE, "malloc", &d);
+	expect_text("  they look like text: \"hello, \"\n");
+	d = diff_with(16, &small, sizeof(small));
+	late_report(DIE_WRITE_AFTER_FREE, "malloc", &d);
+	expect_text("  the 8 bytes at offset 16 are a small integer: -3\n");
+	d = diff_with(20, "\x10", 1);
+	late_report(DIE_WRITE_AFTER_FREE, "malloc", &d);
+	expect_text("  exactly one bit is flipped, bit 4: ");
+	d.expected[20] = 0x30;
+	late_report(DIE_WRITE_AFTER_FREE, "malloc", &d);
+	expect_text("  exactly one bit is flipped, bit 5: ");
+	d.found[21] = 1;
+	d.changed = 2;
+	late_report(DIE_WRITE_AFTER_FREE, "malloc", &d);
+	assert_int_equal(occurrences("exactly one bit"), 0);
+	d = diff_with(24, &code, sizeof(code));
+	late_report(DIE_WRITE_AFTER_FREE, "malloc", &d);
+	expect_text("  the 8 bytes at offset 24 are a pointer: 0x");
+	expect_text(" is located ");
+}
+
+static void
+pointer_outside_of_the_heap(void **state)
+{
+	uint64_t code = (uintptr_t)&pointer_outside_of_the_heap;
+	struct die_diff d = diff_with(24, &code, sizeof(code));
+	struct die_info info = { .code = DIE_WRITE_AFTER_FREE, .api = "malloc", .site = "zero",
+		.addr = 0x7f00000100f0, .diff = &d };
+	(void)state;
+	memset(&heap, 0, sizeof(heap));
+	run_child(die_with, &info);
+	expect_abort();
+	expect_text("  the 8 bytes at offset 24 are a pointer: 0x");
+	expect_text(" is in the code of /");
+}
+
+/* ---- going on ----------------------------------------------------------- */
+
+static void *
+report_one(void *arg)
+{
+	for (int i = 0; i < 3; i++)
+		report_and_go_on(arg);
+	return NULL;
+}
+
+static void
+many_reports(void *arg)
+{
+	pthread_t t[3];
+	errno = EXDEV;
+	for (int i = 0; i < 3; i++)
+		pthread_create(&t[i], NULL, report_one, arg);
+	report_one(arg);
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	_exit(errno == EXDEV ? 7 : 8);
+}
+
+static void
+going_on(void **state)
+{
+	struct die_info info = { .code = DIE_DOUBLE_FREE, .api = "free", .site = "sample",
+		.addr = 0x7f00000100f0 };
+	(void)state;
+	heap = slot48;
+	run_child(many_reports, &info);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7);
+	assert_int_equal(occurrences("ERROR: spanguard: attempting double-free on"), 12);
+	assert_int_equal(occurrences("==GOING ON\n"), 12);
+	assert_int_equal(occurrences("==ABORTING"), 0);
+	expect_frame((uintptr_t)&report_one);
+}
+
+static void
+cut_short(void *arg)
+{
+	(void)arg;
+	report_cut_short();         /* no report: nothing happens */
+	die(&(struct die_info){ .code = DIE_DOUBLE_FREE, .api = "free", .site = "slot",
+	    .addr = 0x7f00000100f0 });
+}
+
+static void
+fault_in_reporter(void **state)
+{
+	(void)state;
+	heap = slot48;
+	heap_cuts_short = true;
+	run_child(cut_short, NULL);
+	heap_cuts_short = false;
+	expect_abort();
+	assert_int_equal(occurrences("spanguard: another error while this was written: a fault\n"), 1);
 }
 
 /* ---- life in a process -------------------------------------------------- */
@@ -617,6 +958,16 @@ main(void)
 		cmocka_unit_test(other_codes),
 		cmocka_unit_test(heap_kinds),
 		cmocka_unit_test(foreign),
+		cmocka_unit_test(fault_stack),
+		cmocka_unit_test(accesses),
+		cmocka_unit_test(relations),
+		cmocka_unit_test(histories),
+		cmocka_unit_test(changed_bytes),
+		cmocka_unit_test(all_64_bytes),
+		cmocka_unit_test(what_bytes_look_like),
+		cmocka_unit_test(pointer_outside_of_the_heap),
+		cmocka_unit_test(going_on),
+		cmocka_unit_test(fault_in_reporter),
 		cmocka_unit_test(at_once),
 		cmocka_unit_test(error_in_reporter),
 		cmocka_unit_test(log_file),

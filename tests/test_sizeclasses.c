@@ -55,7 +55,8 @@ test_class_of(void **state)
 	unsigned before = 1;
 
 	(void)state;
-	for (size_t n = 0; n <= SMALL_MAX_BYTES; n++) {
+	assert_int_equal(size_class_of(0), 0);
+	for (size_t n = 1; n <= SMALL_MAX_BYTES; n++) {
 		unsigned c = size_class_of(n);
 		assert_in_range(c, 1, SIZE_CLASSES - 1);
 		assert_true(size_classes[c].elem_bytes >= n);
@@ -83,7 +84,7 @@ test_round(void **state)
 		assert_true(got >= before);
 		assert_int_equal(size_class_round(got), got);
 		if (n <= SMALL_MAX_BYTES)
-			assert_int_equal(got, size_classes[size_class_of(n)].elem_bytes);
+			assert_int_equal(got, size_classes[size_class_of(n + (n == 0))].elem_bytes);
 		else
 			assert_true(got % PAGE_SIZE == 0 && got - n < PAGE_SIZE);
 		before = got;

@@ -1,0 +1,220 @@
+/* checkmark.c - see checkmark.h. Slow and plain on purpose. */
+#include "checkmark.h"
+
+#include "stoptheworld.h"
+#include "../src/atomic.h"
+#include "../src/marena.h"
+#include "../src/mspan.h"
+
+typedef uintptr_t __attribute__((may_alias)) word_t;
+
+enum { WORD_BYTES = 8 };
+#define ARENA_CHECK_BYTES (ARENA_SIZE / WORD_BYTES / 8)
+
+struct walk {
+	uintptr_t *todo;             /* first bytes of objects still to be looked into */
+	size_t n, cap;
+	size_t objects;
+	uint64_t *bits;              /* of all arenas, one behind the other */
+	size_t bits_bytes;
+};
+
+/* ---- the bits ---- */
+
+static bool
+take_bits(struct walk *w)
+{
+	size_t n = 0;
+	struct heap_arena *a = aptr_load_acquire(&arena_map.all);
+	for (; a != NULL; a = a->next)
+		n++;
+	w->bits_bytes = n * ARENA_CHECK_BYTES;
+	w->bits = stw_scratch_alloc(w->bits_bytes);
+	if (w->bits == NULL)
+		return false;
+	n = 0;
+	for (a = aptr_load_acquire(&arena_map.all); a != NULL; a = a->next)
+		a->checkmarks = w->bits + n++ * (ARENA_CHECK_BYTES / sizeof(uint64_t));
+	return true;
+}
+
+static void
+drop_bits(struct walk *w)
+{
+	struct heap_arena *a = aptr_load_acquire(&arena_map.all);
+	for (; a != NULL; a = a->next)
+		a->checkmarks = NULL;
+	stw_scratch_free(w->bits, w->bits_bytes);
+}
+
+static uint64_t *
+check_word(uintptr_t addr, uint64_t *bit)
+{
+	size_t word = (addr & (ARENA_SIZE - 1)) / WORD_BYTES;
+	*bit = (uint64_t)1 << (word % 64);
+	return &arena_of(addr)->checkmarks[word / 64];
+}
+
+static bool
+is_checked(uintptr_t addr)
+{
+	uint64_t bit;
+	return (*check_word(addr, &bit) & bit) != 0;
+}
+
+/* true: it was not set before. */
+static bool
+set_check(uintptr_t addr)
+{
+	uint64_t bit;
+	uint64_t *w = check_word(addr, &bit);
+	bool fresh = (*w & bit) == 0;
+	*w |= bit;
+	return fresh;
+}
+
+/* ---- the walk ---- */
+
+static bool
+slot_is_live(const struct mspan *s, size_t idx)
+{
+	uint64_t live = a64_load_acquire(&s->live[idx / 64]);
+	uint64_t remote = a64_load_acquire(&s->remote[idx / 64]);
+	return (live & ~remote) >> (idx % 64) & 1;
+}
+
+static size_t
+slot_of(const struct mspan *s, uintptr_t addr)
+{
+	size_t idx = mspan_is_large(s) ? 0 : (addr - s->base) / s->elem_bytes;
+	while (mspan_is_tiny(s) && idx % TINY_BLOCK_GRANULES != 0 && idx < s->nelems &&
+	    (s->cont[idx / 64] >> (idx % 64) & 1) != 0)
+		idx--;
+	return idx;
+}
+
+static uintptr_t
+slot_address(const struct mspan *s, size_t idx)
+{
+	return mspan_is_large(s) ? s->base : s->base + idx * s->elem_bytes;
+}
+
+static void
+consider(struct walk *w, uintptr_t value)
+{
+	const struct mspan *s = arena_of(value) != NULL ? arena_span_containing(value) : NULL;
+	if (s == NULL || a32_load_acquire(&s->state) != SPAN_IN_USE)
+		return;
+	size_t idx = slot_of(s, value);
+	if (idx >= s->nelems || !slot_is_live(s, idx) || !set_check(slot_address(s, idx)))
+		return;
+	w->objects++;
+	if (!span_class_noscan(s->span_class) && w->n < w->cap)
+		w->todo[w->n++] = slot_address(s, idx);
+}
+
+__attribute__((no_sanitize("address", "thread"))) static void
+look_into(uintptr_t from, uintptr_t to, void *arg)
+{
+	for (const word_t *p = (const word_t *)from; p < (const word_t *)to; p++)
+		consider(arg, *p);
+}
+
+static void
+walk_on(struct walk *w)
+{
+	while (w->n != 0) {
+		uintptr_t at = w->todo[--w->n];
+		const struct mspan *s = arena_span_containing(at);
+		if (mspan_is_large(s))
+			roots_each_resident(at, at + s->elem_bytes, look_into, w);
+		else
+			look_into(at, at + s->elem_bytes, w);
+	}
+}
+
+/* ---- the comparison ---- */
+
+static void
+differ(struct checkmark *c, uintptr_t where)
+{
+	if (c->differences++ == 0)
+		c->first = where;
+}
+
+static void
+compare_tiny(struct checkmark *c, size_t i)
+{
+	const struct mspan *s = c->spans[i];
+	for (size_t idx = 0; idx < s->nelems; idx += 2) {
+		bool reached = (slot_is_live(s, idx) && c->reached(c->arg, i, idx)) ||
+		    (idx + 1 < s->nelems && slot_is_live(s, idx + 1) &&
+		    c->reached(c->arg, i, idx + 1));
+		if (reached != is_checked(slot_address(s, idx)))
+			differ(c, slot_address(s, idx));
+	}
+}
+
+static size_t
+compare_span(struct checkmark *c, size_t i)
+{
+	const struct mspan *s = c->spans[i];
+	size_t seen = 0;
+	for (size_t idx = 0; idx < s->nelems; idx++) {
+		bool live = slot_is_live(s, idx);
+		bool checked = is_checked(slot_address(s, idx));
+		seen += checked;
+		if (checked != (live && c->reached(c->arg, i, idx)))
+			differ(c, slot_address(s, idx));
+	}
+	return seen;
+}
+
+static size_t
+count_bits(const struct walk *w)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < w->bits_bytes / sizeof(uint64_t); i++)
+		n += w->bits[i] != 0 ? popcount64(w->bits[i]) : 0;
+	return n;
+}
+
+static void
+compare(struct checkmark *c, const struct walk *w)
+{
+	size_t seen = 0;
+	for (size_t i = 0; i < c->n_spans; i++) {
+		if (!mspan_is_tiny(c->spans[i])) {
+			seen += compare_span(c, i);
+			continue;
+		}
+		compare_tiny(c, i);
+		for (size_t idx = 0; idx < c->spans[i]->nelems; idx += 2)
+			seen += is_checked(slot_address(c->spans[i], idx));
+	}
+	if (seen != count_bits(w))
+		differ(c, 0);
+	c->objects = w->objects;
+}
+
+bool
+checkmark_run(struct checkmark *c)
+{
+	struct walk w = { .cap = 1 };
+	for (size_t i = 0; i < c->n_spans; i++)
+		if (!span_class_noscan(c->spans[i]->span_class))
+			w.cap += mspan_live_count(c->spans[i]);
+	c->differences = c->objects = 0;
+	c->first = 0;
+	w.todo = stw_scratch_alloc(w.cap * sizeof(*w.todo));
+	bool ok = w.todo != NULL && take_bits(&w);
+	for (size_t i = 0; ok && i < c->roots->n; i++) {
+		look_into(c->roots->piece[i].start, c->roots->piece[i].end, &w);
+		walk_on(&w);
+	}
+	if (ok)
+		compare(c, &w);
+	drop_bits(&w);
+	stw_scratch_free(w.todo, w.cap * sizeof(*w.todo));
+	return ok;
+}
