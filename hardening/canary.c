@@ -8,15 +8,16 @@
 #include "../src/sys.h"
 
 static bool on;
-static uint64_t secret;
+static uint64_t secret[2];
 
 void
 canary_init(bool enabled, uint64_t seed)
 {
 	on = enabled;
-	secret = seed;
+	secret[0] = seed;
+	secret[1] = ~seed;
 	if (seed == 0)
-		sys_random(&secret, sizeof(secret));
+		sys_random(secret, sizeof(secret));
 }
 
 bool
@@ -31,15 +32,23 @@ place(const struct mspan *s, const void *p)
 	return (char *)p + s->elem_bytes - CANARY_BYTES;
 }
 
-/* One multiplication by an odd secret-dependent constant: it need only be
- * unknown to somebody who cannot read the heap. The lowest byte, the first in
- * memory, is cleared. */
+/* The finaliser of splitmix64 (Steele, Lea, Flood). */
+static uint64_t
+mix(uint64_t z)
+{
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+/* A key of the span's own, out of reach behind the second secret, then the slot:
+ * who reads one canary learns the key of its span at most. The lowest byte, the
+ * first in memory, is cleared. */
 uint64_t
 canary_of(const struct mspan *s, const void *p)
 {
-	uint64_t x = ((uint64_t)(uintptr_t)p ^ secret) * 0x9e3779b97f4a7c15u;
-	x ^= (x >> 32) ^ ((uint64_t)s->base * 0xd1b54a32d192ed03u);
-	return x & ~(uint64_t)0xff;
+	uint64_t span_key = mix((uint64_t)s->base ^ secret[0]) ^ secret[1];
+	return mix((uint64_t)(uintptr_t)p ^ span_key) & ~(uint64_t)0xff;
 }
 
 void

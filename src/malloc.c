@@ -291,7 +291,7 @@ static unsigned
 armed_class(size_t bytes, size_t align, unsigned spc)
 {
 	unsigned noscan = span_class_noscan(spc) ? SPAN_NOSCAN : 0;
-	size_t whole = bytes + mheap_.config.canary_bytes;
+	size_t whole = (bytes != 0 ? bytes : 1) + mheap_.config.canary_bytes;
 	return noscan + (align > MALLOC_ALIGN ? size_class_aligned(whole, align) :
 	    size_class_of(whole));
 }
