@@ -331,6 +331,8 @@ armed_alloc(void *p, bool *fresh)
 static void *
 alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
 {
+	if (unlikely(c == NULL))
+		mallocinit();           /* the first call of all: no mode is known before */
 	bool armed = mheap_.config.armed;
 	if (armed && bytes <= MALLOC_MAX_BYTES)
 		spc = armed_class(bytes, align, spc);
