@@ -129,24 +129,25 @@ hook_slot_explain(uintptr_t where, const char *api)
 }
 
 void *
-hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill)
+hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill, enum malloc_api api)
 {
+	(void)api;
 	if (unlikely(bytes == 0))
 		return zerosize_alloc(align);
 	return sample_maybe_alloc(bytes, align, noscan, refill);
 }
 
 enum outside_verdict
-hook_outside_look(const void *p, const char *api, size_t *bytes, bool *noscan)
+hook_outside_look(const void *p, enum malloc_api api, size_t *bytes, bool *noscan)
 {
-	enum outside_verdict v = sample_look(p, api, bytes, noscan);
+	enum outside_verdict v = sample_look(p, malloc_api_name(api), bytes, noscan);
 	return v != OUTSIDE_FOREIGN ? v : zerosize_look(p);
 }
 
 enum outside_verdict
-hook_outside_free(void *p, const char *api)
+hook_outside_free(void *p, enum malloc_api api)
 {
-	enum outside_verdict v = sample_free(p, api);
+	enum outside_verdict v = sample_free(p, malloc_api_name(api));
 	return v != OUTSIDE_FOREIGN ? v : zerosize_free(p);
 }
 

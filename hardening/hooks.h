@@ -3,6 +3,7 @@
 #ifndef SPANGUARD_HOOKS_H
 #define SPANGUARD_HOOKS_H
 
+#include "../src/api.h"
 #include "../src/base.h"
 
 struct mheap;
@@ -65,12 +66,13 @@ enum outside_verdict {
 
 /* Zeroed memory that is in no span, or NULL: then a span serves the request.
  * refill: the call found its window empty. */
-void *hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill);
+void *hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill,
+    enum malloc_api api);
 /* What p is, for any address that is in no span; *bytes: as asked for. */
-enum outside_verdict hook_outside_look(const void *p, const char *api, size_t *bytes,
+enum outside_verdict hook_outside_look(const void *p, enum malloc_api api, size_t *bytes,
     bool *noscan);
 /* Frees p if it is OUTSIDE_OK. */
-enum outside_verdict hook_outside_free(void *p, const char *api);
+enum outside_verdict hook_outside_free(void *p, enum malloc_api api);
 /* In a forked child (proc.c), its one thread running. */
 void hook_outside_after_fork_child(void);
 /* Recounts both (verify.c): NULL, or the tag that does not hold, and where. */
@@ -78,21 +80,35 @@ const char *hook_outside_check(uintptr_t *where);
 
 /* ---- what a room knows of an object (report.c) ---- */
 
-enum { ROOM_FRAMES = 32 };
+enum { ROOM_FRAMES = 64 };
 
-struct room_stack {
+/* A stack that somebody keeps; tid 0: nobody did. */
+struct room_trace {
 	int tid;
-	uint32_t frames;
-	uintptr_t pcs[ROOM_FRAMES];
+	uint32_t frames;        /* at most ROOM_FRAMES; 0: the thread alone is known */
+	const uintptr_t *pcs;   /* innermost first, as unwind.h gives them */
+};
+
+/* Whose record it is. */
+enum room_kind {
+	ROOM_HEAP,              /* a slot or large object without a record: what is NULL */
+	ROOM_SAMPLED,
+	ROOM_RECORDED,          /* a slot or large object with a record (sidetable.h) */
+	ROOM_GUARDED,
 };
 
 struct room_object {
-	const char *what;       /* NULL: a slot or large object; the heap knows more */
+	enum room_kind kind;
+	const char *what;       /* for people: "a sampled object"; NULL: the heap knows more */
 	uintptr_t base;
 	size_t bytes;           /* as asked for */
 	bool live;
-	const struct room_stack *allocated;   /* or NULL: not kept */
-	const struct room_stack *freed;
+	const char *api;        /* the call that allocated it, NULL: not known */
+	const char *free_api;   /* the call that freed it */
+	uint64_t serial;        /* of the allocation, from 1 on in order; 0: not counted */
+	uint64_t free_serial;   /* of the last allocation before the free */
+	struct room_trace allocated;
+	struct room_trace freed;
 };
 
 /* The object that an address lies in, or whose guard it lies in. false: no room

@@ -26,6 +26,15 @@ enum sample_state {
 	SAMPLE_UNUSED, SAMPLE_BUSY, SAMPLE_LIVE, SAMPLE_FREEING, SAMPLE_FREED, SAMPLE_REPORTED,
 };
 
+/* 32 frames: two stacks of each of the slots. */
+enum { SAMPLE_FRAMES = 32 };
+
+struct sample_stack {
+	int tid;
+	uint32_t frames;
+	uintptr_t pcs[SAMPLE_FRAMES];
+};
+
 struct sample_slot {
 	atomic_u32 state;           /* enum sample_state */
 	atomic_u32 told;            /* its one report, of a program that goes on */
@@ -37,8 +46,8 @@ struct sample_slot {
 	size_t align;
 	uintptr_t pages;            /* under the object */
 	size_t pages_bytes;
-	struct room_stack allocated;
-	struct room_stack freed;
+	struct sample_stack allocated;
+	struct sample_stack freed;
 };
 
 /* The linker's: the first byte of this module, and the first behind it. */
@@ -108,9 +117,9 @@ pause_for(uint64_t begin)
 
 /* Under the lock: for generated code the unwinder has static buffers. */
 static void
-take_stack_locked(struct room_stack *s)
+take_stack_locked(struct sample_stack *s)
 {
-	size_t n = unwind_here_quietly(s->pcs, ROOM_FRAMES);
+	size_t n = unwind_here_quietly(s->pcs, SAMPLE_FRAMES);
 	if (pool.own_end != 0)
 		n = unwind_trim(s->pcs, n, pool.own_start, pool.own_end);
 	s->frames = (uint32_t)n;
@@ -119,7 +128,7 @@ take_stack_locked(struct room_stack *s)
 
 /* Somebody else holds the lock for tens of microseconds, or we interrupted it. */
 static void
-take_stack(struct room_stack *s)
+take_stack(struct sample_stack *s)
 {
 	s->frames = 0;
 	s->tid = sys_gettid();
@@ -570,6 +579,12 @@ claims(uintptr_t addr, struct fault_claim *out)
 	return true;
 }
 
+static struct room_trace
+trace_of(const struct sample_stack *s)
+{
+	return (struct room_trace){ .tid = s->tid, .frames = s->frames, .pcs = s->pcs };
+}
+
 static bool
 object(uintptr_t addr, struct room_object *out)
 {
@@ -578,9 +593,11 @@ object(uintptr_t addr, struct room_object *out)
 		return false;
 	bool live = is_live(s);
 	*out = (struct room_object){
-		.what = "a sampled object", .base = s->base, .bytes = s->bytes, .live = live,
-		.allocated = &s->allocated, .freed = live ? NULL : &s->freed,
+		.kind = ROOM_SAMPLED, .what = "a sampled object", .base = s->base,
+		.bytes = s->bytes, .live = live, .allocated = trace_of(&s->allocated),
 	};
+	if (!live)
+		out->freed = trace_of(&s->freed);
 	return true;
 }
 

@@ -125,14 +125,14 @@ outside_look(const void *p, enum malloc_api api, size_t *bytes, bool *noscan)
 	*noscan = false;
 	if (v != BOOT_FOREIGN)
 		return of_boot[v];
-	return hook_outside_look(p, malloc_api_name(api), bytes, noscan);
+	return hook_outside_look(p, api, bytes, noscan);
 }
 
 static bool
 outside_free(void *p, enum malloc_api api)
 {
 	return boot_free(p) == BOOT_OK ||
-	    hook_outside_free(p, malloc_api_name(api)) == OUTSIDE_OK;
+	    hook_outside_free(p, api) == OUTSIDE_OK;
 }
 
 static const char *
@@ -329,7 +329,8 @@ armed_alloc(void *p, bool *fresh)
 
 /* The one way to an object that is not in the window. */
 static void *
-alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
+alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
+    enum malloc_api api)
 {
 	if (unlikely(c == NULL))
 		mallocinit();           /* the first call of all: no mode is known before */
@@ -337,7 +338,7 @@ alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh)
 	if (armed && bytes <= MALLOC_MAX_BYTES)
 		spc = armed_class(bytes, align, spc);
 	void *p = hook_outside_alloc(bytes, align, span_class_noscan(spc),
-	    c == NULL || c->alloc[spc].n == 0);
+	    c == NULL || c->alloc[spc].n == 0, api);
 	if (unlikely(p != NULL)) {
 		*fresh = true;
 		return p;
@@ -363,10 +364,9 @@ void *
 malloc_slow(size_t bytes, unsigned span_class, enum malloc_api api)
 {
 	bool fresh;
-	(void)api;
 	if (unlikely(tls_offset() == 0))
 		return boot_alloc(bytes, MALLOC_ALIGN);
-	return alloc(mcache_self(), bytes, MALLOC_ALIGN, span_class, &fresh);
+	return alloc(mcache_self(), bytes, MALLOC_ALIGN, span_class, &fresh, api);
 }
 
 void *
@@ -380,7 +380,7 @@ mallocgc_noscan(size_t bytes, enum malloc_api api)
 {
 	bool fresh;
 	if (bytes < TINY_BLOCK_BYTES && bytes != 0)
-		return alloc(mcache_self(), bytes, TINY_GRANULE_BYTES, SPAN_TINY, &fresh);
+		return alloc(mcache_self(), bytes, TINY_GRANULE_BYTES, SPAN_TINY, &fresh, api);
 	return malloc_fast_class(bytes, SPAN_NOSCAN, api);
 }
 
@@ -406,7 +406,6 @@ mallocgc_zeroed(size_t bytes, enum malloc_api api)
 	bool fresh;
 	struct mcache *c = mcache_self();
 	unsigned spc = size_class_of(bytes);
-	(void)api;
 	if (unlikely(tls_offset() == 0))
 		return boot_alloc(bytes, MALLOC_ALIGN);
 	void *p;
@@ -414,7 +413,7 @@ mallocgc_zeroed(size_t bytes, enum malloc_api api)
 	    !mheap_.config.armed))
 		p = mcache_next_slot(c, spc, &fresh);
 	else
-		p = alloc(c, bytes, MALLOC_ALIGN, spc, &fresh);
+		p = alloc(c, bytes, MALLOC_ALIGN, spc, &fresh, api);
 	if (p != NULL && !fresh)
 		zero_object(p, spc, bytes);
 	return p;
@@ -428,7 +427,7 @@ mallocgc_aligned(size_t align, size_t bytes, enum malloc_api api)
 		return malloc_fast(bytes, api);
 	if (unlikely(tls_offset() == 0))
 		return boot_alloc(bytes, align);
-	return alloc(mcache_self(), bytes, align, size_class_aligned(bytes, align), &fresh);
+	return alloc(mcache_self(), bytes, align, size_class_aligned(bytes, align), &fresh, api);
 }
 
 /* ---- free ---- */

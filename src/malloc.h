@@ -3,24 +3,10 @@
 #ifndef SPANGUARD_MALLOC_H
 #define SPANGUARD_MALLOC_H
 
+#include "api.h"
 #include "base.h"
 
 struct mcache;
-
-/* The call the program made; reports name it. */
-enum malloc_api {
-	API_MALLOC, API_CALLOC, API_REALLOC, API_REALLOCARRAY,
-	API_POSIX_MEMALIGN, API_ALIGNED_ALLOC, API_MEMALIGN, API_VALLOC, API_PVALLOC,
-	API_FREE, API_CFREE, API_FREE_SIZED, API_FREE_ALIGNED_SIZED, API_USABLE_SIZE,
-	API_NEW, API_NEW_ARRAY, API_NEW_ALIGNED, API_NEW_ARRAY_ALIGNED,
-	API_DELETE, API_DELETE_ARRAY, API_DELETE_SIZED, API_DELETE_ARRAY_SIZED,
-	API_DELETE_ALIGNED, API_DELETE_ARRAY_ALIGNED,
-	API_DELETE_SIZED_ALIGNED, API_DELETE_ARRAY_SIZED_ALIGNED,
-	API_NOSCAN, API_NOSCAN_REALLOC, API_SPANGUARD_USABLE_SIZE,
-	API_COUNT
-};
-
-const char *malloc_api_name(enum malloc_api api);
 
 /* Anything above is refused with ENOMEM: a difference of two pointers into an
  * object must fit ptrdiff_t. */

@@ -636,7 +636,7 @@ put_address(struct print *p, uintptr_t addr, const struct addr_info *a)
 /* ---- who allocated and freed it ----------------------------------------- */
 
 static void
-put_history(struct print *p, const char *what, const struct room_stack *s)
+put_history(struct print *p, const char *what, const struct room_trace *s)
 {
 	uint32_t tid = (uint32_t)s->tid;
 	print_str(p, what);
@@ -653,11 +653,12 @@ static void
 put_histories(struct print *p)
 {
 	const struct room_object *o = &rep.object;
-	if (o->freed != NULL)
-		put_history(p, "freed by thread T", o->freed);
-	if (o->allocated != NULL)
-		put_history(p, o->freed != NULL ? "previously allocated by thread T" :
-		    "allocated by thread T", o->allocated);
+	bool freed = o->freed.tid != 0;
+	if (freed)
+		put_history(p, "freed by thread T", &o->freed);
+	if (o->allocated.tid != 0)
+		put_history(p, freed ? "previously allocated by thread T" :
+		    "allocated by thread T", &o->allocated);
 }
 
 /* ---- changed bytes ------------------------------------------------------ */
@@ -825,7 +826,7 @@ hint_interior(uintptr_t offset)
 static const char *
 hint_use_after_free(void)
 {
-	if (rep.has_object && rep.object.freed != NULL)
+	if (rep.has_object && rep.object.freed.tid != 0)
 		return "the object was freed, by the first of the two stacks above, before this access";
 	return "the object was freed before this access; SPANGUARD_OPTIONS=sample=100 keeps the stacks of malloc and free for one object in 100";
 }
@@ -833,7 +834,7 @@ hint_use_after_free(void)
 static const char *
 hint_beyond(const struct die_info *info)
 {
-	if (rep.has_object && rep.object.allocated != NULL)
+	if (rep.has_object && rep.object.allocated.tid != 0)
 		return info->code == DIE_OVERFLOW ?
 		    "an access behind the end of the object that the stack above allocated" :
 		    "an access before the beginning of the object that the stack above allocated";

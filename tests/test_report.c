@@ -462,14 +462,12 @@ relations(void **state)
 static void
 histories(void **state)
 {
-	static struct room_stack allocated, freed;
+	const uintptr_t pcs[] = { (uintptr_t)&histories + 4, (uintptr_t)&relations + 4 };
+	struct room_trace allocated = { .tid = 77, .frames = 2, .pcs = pcs };
 	(void)state;
 	memset(&heap, 0, sizeof(heap));
-	allocated = (struct room_stack){ .tid = 77, .frames = 2,
-		.pcs = { (uintptr_t)&histories + 4, (uintptr_t)&relations + 4 } };
-	freed = (struct room_stack){ .tid = 78 };
 	room = (struct room_object){ .what = "a test object", .base = 0x7f0000014000,
-		.bytes = 100, .allocated = &allocated, .freed = &freed };
+		.bytes = 100, .allocated = allocated, .freed = { .tid = 78 } };
 	room_knows = true;
 	access_of(DIE_USE_AFTER_FREE, true, true);
 	expect_text("(a test object, freed)\nfreed by thread T78 (tid 78) here:\n"
@@ -477,7 +475,7 @@ histories(void **state)
 	    "previously allocated by thread T77 (tid 77) here:\n    #0 0x");
 	expect_frame((uintptr_t)&relations);
 	expect_text("HINT: the object was freed, by the first of the two stacks above");
-	room.freed = NULL;
+	room.freed.tid = 0;
 	room.live = true;
 	access_of(DIE_OVERFLOW, true, true);
 	expect_text("(a test object, live)\nallocated by thread T77 (tid 77) here:\n");

@@ -276,18 +276,18 @@ test_claims(void **state)
 		assert_int_equal(claim_of(data - 1), DIE_UNDERFLOW);
 		assert_true(sample_room.object((uintptr_t)data - 1, &o));
 		assert_int_equal(o.base, (uintptr_t)p);
-		assert_true(o.live && o.freed == NULL);
+		assert_true(o.live && o.freed.tid == 0);
 		drop(p);
 		assert_int_equal(claim_of(p), DIE_USE_AFTER_FREE);
 		assert_int_equal(claim_of(p - 1), DIE_USE_AFTER_FREE);
 		assert_true(sample_room.object((uintptr_t)p + 5, &o));
-		assert_true(!o.live && o.freed != NULL);
+		assert_true(!o.live && o.freed.tid != 0);
 		assert_int_equal(o.bytes, 3000);
 	}
 }
 
 static bool
-stack_has(const struct room_stack *s, uintptr_t f)
+stack_has(const struct room_trace *s, uintptr_t f)
 {
 	for (size_t i = 0; i < s->frames; i++)
 		if (s->pcs[i] - f < 512)
@@ -304,12 +304,13 @@ test_stacks(void **state)
 	char *p = get(100);
 	drop(p);
 	assert_true(sample_room.object((uintptr_t)p, &o));
-	assert_int_equal(o.allocated->tid, sys_gettid());
-	assert_int_equal(o.freed->tid, sys_gettid());
-	assert_true(stack_has(o.allocated, (uintptr_t)&get));
-	assert_true(stack_has(o.allocated, (uintptr_t)&test_stacks));
-	assert_true(stack_has(o.freed, (uintptr_t)&drop));
-	assert_memory_not_equal(o.allocated->pcs, o.freed->pcs, sizeof(o.freed->pcs));
+	assert_int_equal(o.allocated.tid, sys_gettid());
+	assert_int_equal(o.freed.tid, sys_gettid());
+	assert_true(stack_has(&o.allocated, (uintptr_t)&get));
+	assert_true(stack_has(&o.allocated, (uintptr_t)&test_stacks));
+	assert_true(stack_has(&o.freed, (uintptr_t)&drop));
+	assert_int_not_equal(o.allocated.frames, 0);
+	assert_memory_not_equal(o.allocated.pcs, o.freed.pcs, sizeof(uintptr_t));
 }
 
 /* ---- slack -------------------------------------------------------------- */
@@ -450,8 +451,8 @@ test_lock_is_taken(void **state)
 	drop(p);
 	mutex_unlock(&pool.lock);
 	assert_true(sample_room.object((uintptr_t)p, &o));
-	assert_int_equal(o.freed->frames, 0);
-	assert_int_equal(o.freed->tid, sys_gettid());
+	assert_int_equal(o.freed.frames, 0);
+	assert_int_equal(o.freed.tid, sys_gettid());
 	countdown.left = 0;
 	drop(get(100));
 }

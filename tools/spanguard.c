@@ -53,6 +53,8 @@ struct command {
 
 static char table_text[65536];
 
+static const char modes[][10] = { "plain", "hardened", "strict", "debug", "guard" };
+
 static void
 preset_cell(struct print *p, const char *mode, const struct option_row *row)
 {
@@ -77,8 +79,8 @@ markdown_row(struct print *p, const struct option_row *row)
 	print_str(p, " | ");
 	print_str(p, row->def);
 	print_str(p, " | ");
-	preset_cell(p, "plain", row);
-	preset_cell(p, "hardened", row);
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++)
+		preset_cell(p, modes[i], row);
 	print_str(p, row->help);
 	print_str(p, " |\n");
 }
@@ -104,8 +106,16 @@ show_options(bool markdown)
 	    "`false/true`. A wrong name or value is reported with the nearest right one and changes nothing; the\n"
 	    "`spanguard` command does not start the program then (exit code 2). A set-uid program ignores\n"
 	    "its environment.\n\n"
-	    "| option | takes | default | `mode=plain` | `mode=hardened` | what it does |\n"
-	    "|---|---|---|---|---|---|\n");
+	    "| option | takes | default |");
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+		print_str(&p, " `mode=");
+		print_str(&p, modes[i]);
+		print_str(&p, "` |");
+	}
+	print_str(&p, " what it does |\n|---|---|---|---|");
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++)
+		print_str(&p, "---|");
+	print_char(&p, '\n');
 	for (size_t i = 0; i < OPTIONS_COUNT; i++)
 		markdown_row(&p, &options_table[i]);
 	return print_flush(&p, 1) ? 0 : EXIT_CANNOT;
@@ -122,7 +132,7 @@ show_help(int fd)
 	    "\n"
 	    "Runs PROGRAM with its malloc replaced by spanguard, and prints what goes wrong.\n"
 	    "\n"
-	    "  --mode=plain|hardened  what to pay for; hardened is the default\n"
+	    "  --mode=MODE            plain, hardened (the default), strict, debug or guard\n"
 	    "  --NAME=VALUE           any option of the allocator (see spanguard options)\n"
 	    "  --lib=FILE             the library to use (else SPANGUARD_LIB, else next to this command)\n"
 	    "  --no-symbolize         do not stay around: the program takes the place of this process\n"
