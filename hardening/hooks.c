@@ -111,8 +111,8 @@ hook_slot_check(const struct mspan *s, uintptr_t *where)
 		if (!live && !zero_holds(s, p))
 			return "ZERO-1";
 	}
-	*where = 0;
-	return NULL;
+	*where = zero_tail_changed(s);
+	return *where != 0 ? "ZERO-2" : NULL;
 }
 
 void
@@ -120,7 +120,11 @@ hook_slot_explain(uintptr_t where, const char *api)
 {
 	size_t idx;
 	const struct mspan *s = span_of(where);
-	if (s == NULL || mspan_is_large(s) || !mspan_slot(s, where, &idx))
+	if (s == NULL || mspan_is_large(s))
+		return;
+	if (where >= s->base + s->nelems * s->elem_bytes)
+		zero_tail_check(s, api);
+	if (!mspan_slot(s, where, &idx) || idx >= s->nelems)
 		return;
 	if (mspan_slot_live(s, idx))
 		canary_check(s, (const void *)where, api);

@@ -49,25 +49,60 @@ zero_holds(const struct mspan *s, const void *p)
 	return !on || all_zero(p, s->elem_bytes / sizeof(uint64_t));
 }
 
-static _Noreturn NOINLINE void
-report(const struct mspan *s, const unsigned char *p, const char *api)
+static bool
+holds(uintptr_t from, uintptr_t end)
 {
+	return all_zero((const uint64_t *)from, (end - from) / sizeof(uint64_t));
+}
+
+/* [from, end) is not zero. addr: the slot, or 0 for the first changed byte. */
+static _Noreturn NOINLINE void
+report(uintptr_t from, uintptr_t end, uintptr_t addr, struct die_info info)
+{
+	const unsigned char *p = (const unsigned char *)from, *stop = (const unsigned char *)end;
 	struct die_diff diff = { 0 };
-	size_t first = 0;
-	while (p[first] == 0)
-		first++;
-	diff.base = (uintptr_t)p + first;
-	diff.n = s->elem_bytes - first < DIE_DIFF_BYTES ? s->elem_bytes - first : DIE_DIFF_BYTES;
-	memcpy(diff.found, p + first, diff.n);
-	for (size_t i = first; i < s->elem_bytes; i++)
-		diff.changed += p[i] != 0;
-	die(&(struct die_info){ .code = DIE_WRITE_AFTER_FREE, .api = api, .site = "zero",
-	    .addr = (uintptr_t)p, .diff = &diff });
+	while (*p == 0)
+		p++;
+	diff.base = (uintptr_t)p;
+	diff.n = stop - p < DIE_DIFF_BYTES ? (size_t)(stop - p) : DIE_DIFF_BYTES;
+	memcpy(diff.found, p, diff.n);
+	for (; p < stop; p++)
+		diff.changed += *p != 0;
+	info.addr = addr != 0 ? addr : diff.base;
+	info.diff = &diff;
+	die(&info);
 }
 
 void
 zero_check(const struct mspan *s, const void *p, const char *api)
 {
+	uintptr_t at = (uintptr_t)p;
 	if (unlikely(!zero_holds(s, p)))
-		report(s, p, api);
+		report(at, at + s->elem_bytes, at, (struct die_info){
+		    .code = DIE_WRITE_AFTER_FREE, .api = api, .site = "zero" });
+}
+
+static uintptr_t
+tail_of(const struct mspan *s)
+{
+	return s->base + s->nelems * s->elem_bytes;
+}
+
+uintptr_t
+zero_tail_changed(const struct mspan *s)
+{
+	uintptr_t at = tail_of(s), end = s->base + mspan_bytes(s);
+	if (!on || holds(at, end))
+		return 0;
+	while (*(const unsigned char *)at == 0)
+		at++;
+	return at;
+}
+
+void
+zero_tail_check(const struct mspan *s, const char *api)
+{
+	if (unlikely(zero_tail_changed(s) != 0))
+		report(tail_of(s), s->base + mspan_bytes(s), 0, (struct die_info){
+		    .code = DIE_CANARY, .api = api, .site = "tail" });
 }

@@ -11,7 +11,9 @@
  *            again.
  * Test:      tests/test_slot.c, tests/guarantees.
  *
- * ZERO-1  every slot that is not live is zero from its first byte to its last */
+ * ZERO-1  every slot that is not live is zero from its first byte to its last
+ * ZERO-2  so are the bytes behind the last slot of a span: who overran that slot is
+ *         seen at verify, patrol and retirement, canary or not */
 #ifndef SPANGUARD_ZERO_H
 #define SPANGUARD_ZERO_H
 
@@ -24,5 +26,9 @@ void zero_slot(const struct mspan *s, void *p);
 bool zero_holds(const struct mspan *s, const void *p);
 /* Dies with the changed bytes if the free slot at p is not zero. */
 void zero_check(const struct mspan *s, const void *p, const char *api);
+
+/* The same for what is behind the last slot: the first changed byte, or 0. */
+uintptr_t zero_tail_changed(const struct mspan *s);
+void zero_tail_check(const struct mspan *s, const char *api);
 
 #endif

@@ -30,10 +30,12 @@ mcentral_note(struct mcentral *m)
 }
 
 static void
-push(struct mheap *h, struct span_set *set, struct mspan *s)
+push_locked(struct mheap *h, struct mcentral *m, struct span_set *set, struct mspan *s)
 {
-	if (unlikely(!span_set_push(set, &h->meta, s)))
-		die_corruption("MCENTRAL-5", s);    /* no memory for 4 KiB of metadata */
+	if (likely(span_set_push(set, &h->meta, s)))
+		return;
+	s->next = aptr_load_relaxed(&m->spare);
+	aptr_store_relaxed(&m->spare, s);
 }
 
 /* Puts a span that nobody owns where its free slots say. Under the lock: the
@@ -44,7 +46,8 @@ put_swept(struct mheap *h, struct mcentral *m, struct mspan *s)
 	mutex_lock(&m->lock);
 	uint32_t sg = a32_load_relaxed(&m->sweepgen);
 	s->sweepgen = sg;
-	push(h, s->avail_n > 0 ? &m->partial[swept_idx(sg)] : &m->full[swept_idx(sg)], s);
+	push_locked(h, m, s->avail_n > 0 ? &m->partial[swept_idx(sg)] :
+	    &m->full[swept_idx(sg)], s);
 	mutex_unlock(&m->lock);
 }
 
@@ -83,6 +86,34 @@ sweep_for_use(struct mspan *s)
 	return s->avail_n > 0;
 }
 
+/* All that stand in spare, linked by next. */
+static struct mspan *
+take_spare(struct mcentral *m)
+{
+	if (likely(aptr_load_relaxed(&m->spare) == NULL))
+		return NULL;
+	mutex_lock(&m->lock);
+	struct mspan *s = aptr_exchange(&m->spare, NULL);
+	mutex_unlock(&m->lock);
+	return s;
+}
+
+/* A usable one of spare; the others go where there is room for them now. */
+static struct mspan *
+take_from_spare(struct mheap *h, struct mcentral *m)
+{
+	struct mspan *found = NULL, *next;
+	for (struct mspan *s = take_spare(m); s != NULL; s = next) {
+		next = s->next;
+		s->next = NULL;
+		if (found == NULL && sweep_for_use(s))
+			found = s;
+		else
+			put_swept(h, m, s);
+	}
+	return found;
+}
+
 static struct mspan *
 take_unswept(struct mheap *h, struct mcentral *m, struct span_set *set, int *budget)
 {
@@ -102,7 +133,9 @@ struct mspan *
 mcentral_cache_span(struct mheap *h, struct mcentral *m, struct mcache *c)
 {
 	int budget = SWEEP_BUDGET;
-	struct mspan *s = span_set_pop(&m->partial[swept_idx(a32_load_acquire(&m->sweepgen))]);
+	struct mspan *s = take_from_spare(h, m);
+	if (s == NULL)
+		s = span_set_pop(&m->partial[swept_idx(a32_load_acquire(&m->sweepgen))]);
 	if (s == NULL) {
 		if (a64_load_relaxed(&m->pending) != 0)
 			advance(m);
@@ -130,21 +163,37 @@ mcentral_uncache_span(struct mheap *h, struct mcentral *m, struct mspan *s)
 	put_swept(h, m, s);
 }
 
+/* Returns the pages of a span given back. */
+static size_t
+sweep_or_free(struct mheap *h, struct mcentral *m, struct mspan *s)
+{
+	sweep_for_use(s);
+	if (!mspan_is_empty(s)) {
+		put_swept(h, m, s);
+		return 0;
+	}
+	size_t pages = s->npages;
+	mheap_free_span(h, s);
+	return pages;
+}
+
 static size_t
 sweep_set(struct mheap *h, struct mcentral *m, struct span_set *set, size_t n)
 {
 	size_t pages = 0;
-	for (; n > 0; n--) {
-		struct mspan *s = span_set_pop(set);
-		if (s == NULL)
-			break;
-		sweep_for_use(s);
-		if (mspan_is_empty(s)) {
-			pages += s->npages;
-			mheap_free_span(h, s);
-		} else {
-			put_swept(h, m, s);
-		}
+	struct mspan *s;
+	for (; n > 0 && (s = span_set_pop(set)) != NULL; n--)
+		pages += sweep_or_free(h, m, s);
+	return pages;
+}
+
+static size_t
+sweep_spare(struct mheap *h, struct mcentral *m)
+{
+	size_t pages = 0;
+	for (struct mspan *s = take_spare(m), *next; s != NULL; s = next) {
+		next = s->next;
+		pages += sweep_or_free(h, m, s);
 	}
 	return pages;
 }
@@ -152,7 +201,7 @@ sweep_set(struct mheap *h, struct mcentral *m, struct span_set *set, size_t n)
 size_t
 mcentral_sweep_all(struct mheap *h, struct mcentral *m)
 {
-	size_t pages = 0;
+	size_t pages = sweep_spare(h, m);
 	advance(m);
 	for (size_t i = 0; i < 2; i++) {
 		pages += sweep_set(h, m, &m->partial[i], span_set_len(&m->partial[i]));

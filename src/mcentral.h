@@ -17,11 +17,12 @@
  * MCENTRAL-3  a span is in at most one set
  * MCENTRAL-4  sweepgen is even and advances only when both unswept sets are empty
  *
- * MCENTRAL-5  there is always metadata memory for a set's next block: a span that
- *             could not be entered would be lost, so its absence is fatal
+ * MCENTRAL-5  spare holds unowned spans of this class, linked by next; they are in
+ *             no set. It fills only while there is no memory for a set's next
+ *             block: a span needs none to be kept there, and leaves it first
  *
- * Locks: the sets are lock-free; lock guards the advance, and a span on its way
- * into a swept set against it. */
+ * Locks: the sets are lock-free; lock guards the advance, a span on its way into a
+ * swept set against it, and spare. */
 #ifndef SPANGUARD_MCENTRAL_H
 #define SPANGUARD_MCENTRAL_H
 
@@ -37,6 +38,7 @@ struct mcentral {
 	uint32_t span_class;
 	atomic_u32 sweepgen;
 	atomic_u64 pending;         /* words' worth of frees to spans in the sets */
+	atomic_ptr spare;           /* struct mspan *; written under lock */
 	struct span_set partial[2];
 	struct span_set full[2];
 };

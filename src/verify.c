@@ -278,6 +278,16 @@ check_central_span(struct mspan *s, void *arg)
 }
 
 static void
+check_spare_span(struct mspan *s, void *arg)
+{
+	struct central_arg *a = arg;
+	check(a->v, aptr_load_acquire(&s->owner) == &mcache_none && s->list == LIST_NONE &&
+	    s->span_class == a->m->span_class && a32_load_acquire(&s->state) == SPAN_IN_USE,
+	    "MCENTRAL-5", s);
+	s->list = LIST_CURRENT;
+}
+
+static void
 clear_central_mark(struct mspan *s, void *arg)
 {
 	(void)arg;
@@ -295,6 +305,12 @@ check_central(struct pass *v, struct mcentral *m)
 		a.partial = false;
 		span_set_for_each(&m->full[i], check_central_span, &a);
 	}
+	struct central_arg none = { v, m, false, false };
+	struct mspan *spare = aptr_load_acquire(&m->spare);
+	for (struct mspan *s = spare; s != NULL; s = s->next)
+		check_spare_span(s, &none);
+	for (struct mspan *s = spare; s != NULL; s = s->next)
+		clear_central_mark(s, NULL);
 	for (unsigned i = 0; i < 2; i++) {
 		span_set_for_each(&m->partial[i], clear_central_mark, NULL);
 		span_set_for_each(&m->full[i], clear_central_mark, NULL);

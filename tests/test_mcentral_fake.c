@@ -402,6 +402,136 @@ test_classes_and_noscan_are_apart(void **state)
 	heap_assert_sound();
 }
 
+/* ---- no memory for a set's block ---- */
+
+/* From here on there is none for metadata: not a byte. */
+static void
+exhaust_metadata(void)
+{
+	fake_sys_fail(FAKE_SYS_ALLOC, 1, true);
+	for (size_t bytes = 32 << 10; bytes >= 8; bytes /= 2)
+		while (persistent_alloc(&mheap_.meta, bytes, 8) != NULL)
+			;
+}
+
+static size_t
+spare_len(void)
+{
+	size_t n = 0;
+
+	for (struct mspan *s = aptr_load_relaxed(&central()->spare); s != NULL; s = s->next)
+		n++;
+	return n;
+}
+
+/* A thread with n slots ends while there is no memory; another one is there. */
+static struct mcache *
+orphans_without_memory(void **p, size_t n)
+{
+	struct mcache *next = heap_new_cache();
+
+	heap_use(heap_new_cache());
+	for (size_t i = 0; i < n; i++)
+		p[i] = take();
+	exhaust_metadata();
+	heap_exit(mcache_self());
+	heap_assert_sound();
+	return next;
+}
+
+static void
+test_exit_without_memory_keeps_every_span(void **state)
+{
+	void *p[2 * SLOTS + 10];
+
+	(void)state;
+	struct mcache *next = orphans_without_memory(p, ARRAY_LEN(p));
+	assert_int_equal(spare_len(), 3);
+	assert_int_equal(full_len(true) + partial_len(true), 0);
+	/* frees are as exact as ever */
+	drop(p[3]);
+	assert_true(heap_free_dies(p[3], DIE_DOUBLE_FREE));
+	heap_use(next);
+	for (int i = 10; i < SLOTS; i++)
+		assert_ptr_equal(span_of((uintptr_t)take()), span_of((uintptr_t)p[2 * SLOTS]));
+	assert_int_equal(spans(), 3);
+	assert_int_equal(spare_len(), 2);
+	heap_assert_sound();
+}
+
+static void
+test_spare_spans_go_to_the_sets_when_memory_is_back(void **state)
+{
+	void *p[3 * SLOTS];
+
+	(void)state;
+	heap_use(orphans_without_memory(p, ARRAY_LEN(p)));
+	assert_int_equal(spare_len(), 3);
+	for (size_t i = 0; i < SLOTS; i++)
+		drop(p[i]);
+	fake_sys_fail(0, 0, false);
+	assert_int_equal(mcentral_sweep_all(&mheap_, central()), size_classes[SPC].span_pages);
+	assert_int_equal(spare_len(), 0);
+	assert_int_equal(full_len(true), 2);
+	assert_int_equal(spans(), 2);
+	heap_assert_sound();
+	for (size_t i = SLOTS; i < ARRAY_LEN(p); i++)
+		drop(p[i]);
+	malloc_trim_all();
+	assert_int_equal(spans(), 0);
+	heap_assert_sound();
+}
+
+/* Threads come and go all the while: nothing is lost and nothing dies. */
+static void
+test_churn_without_memory(void **state)
+{
+	enum { THREADS = 20 };
+	struct mcache *c[THREADS];
+	void *p[THREADS][SLOTS];
+
+	(void)state;
+	for (size_t t = 0; t < THREADS; t++)
+		c[t] = heap_new_cache();
+	for (size_t t = 0; t < THREADS; t++) {
+		heap_use(c[t]);
+		for (size_t i = 0; i < SLOTS; i++)
+			p[t][i] = take();
+	}
+	exhaust_metadata();
+	for (size_t t = 0; t < THREADS; t++) {
+		heap_use(c[t]);
+		for (size_t i = t % 2; t != 0 && i < SLOTS; i += 2)
+			drop(p[t - 1][i]);
+		heap_exit(c[t]);
+		heap_assert_sound();
+	}
+	assert_int_equal(spare_len() + full_len(true) + partial_len(true), THREADS);
+	for (size_t t = 0; t < THREADS; t++)
+		for (size_t i = 0; i < SLOTS; i++)
+			if (t == THREADS - 1 || i % 2 != (t + 1) % 2)
+				drop(p[t][i]);
+	malloc_trim_all();
+	assert_int_equal(spans(), 0);
+	heap_assert_sound();
+}
+
+static void
+test_verify_sees_a_wrong_spare(void **state)
+{
+	void *p[SLOTS];
+
+	(void)state;
+	heap_use(orphans_without_memory(p, SLOTS));
+	heap_span(p[0])->list = LIST_FULL;
+	assert_true(heap_verify_finds("MCENTRAL-5"));
+	heap_span(p[0])->list = LIST_NONE;
+	aptr_store_relaxed(&heap_span(p[0])->owner, mcache_self());
+	assert_true(heap_verify_finds("MCENTRAL-5"));
+	aptr_store_relaxed(&heap_span(p[0])->owner, &mcache_none);
+	heap_assert_sound();
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -420,6 +550,10 @@ main(void)
 		TEST(test_sweep_all),
 		TEST(test_thread_churn_does_not_grow),
 		TEST(test_classes_and_noscan_are_apart),
+		TEST(test_exit_without_memory_keeps_every_span),
+		TEST(test_spare_spans_go_to_the_sets_when_memory_is_back),
+		TEST(test_churn_without_memory),
+		TEST(test_verify_sees_a_wrong_spare),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -271,6 +271,53 @@ test_verify_explains(void **state)
 	heap_assert_sound();
 }
 
+static void
+retire(void *p)
+{
+	freegc(p, API_FREE);
+	mcache_release(me);
+}
+
+/* Behind the last slot of a span: from its first byte to its last. */
+static void
+test_tail_of_a_span(void **state)
+{
+	static const bool with_canary[] = { true, false };
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_LEN(with_canary); k++) {
+		start_with(with_canary[k], true, 5);
+		char *p = get(100);
+		const struct mspan *s = heap_span(p);
+		char *tail = (char *)s->base + s->nelems * s->elem_bytes;
+		char *end = (char *)s->base + mspan_bytes(s);
+		assert_true(tail < end);
+		heap_assert_sound();
+		for (char *at = tail; at < end; at += at < end - 9 ? 8 : 1) {
+			*at = 'x';
+			assert_true(heap_verify_finds("ZERO-2"));
+			assert_true(fake_die_caught(explain, at));
+			assert_int_equal(fake_die_info.code, DIE_CANARY);
+			assert_string_equal(fake_die_info.site, "tail");
+			assert_int_equal(fake_die_info.addr, (uintptr_t)at);
+			assert_int_equal(fake_die_info.diff->changed, 1);
+			*at = 0;
+			heap_assert_sound();
+			assert_false(fake_die_caught(explain, at));
+		}
+		end[-1] = 1;
+		assert_true(fake_die_caught(retire, p));
+		assert_string_equal(fake_die_info.api, "retirement");
+		assert_int_equal(fake_die_info.addr, (uintptr_t)end - 1);
+		end[-1] = 0;
+		heap_unlock_all();
+	}
+	start_with(true, false, 5);
+	char *p = get(100);
+	memset((char *)heap_span(p)->base + mspan_bytes(heap_span(p)) - 16, 1, 16);
+	heap_assert_sound();
+}
+
 /* ---- what the program sees of it ---- */
 
 static void
@@ -691,6 +738,7 @@ main(void)
 		TEST(test_overflow_is_found_at_free),
 		TEST(test_each_bit_of_a_canary),
 		TEST(test_verify_explains),
+		TEST(test_tail_of_a_span),
 		TEST(test_sized_frees_are_exact),
 		TEST(test_calloc_and_realloc),
 		TEST(test_tiny_and_noscan),
