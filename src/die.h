@@ -8,27 +8,20 @@
 
 #include "base.h"
 
+/* DIE_DOUBLE_FREE and so on: the rows of errors.def. */
 enum die_code {
-	DIE_DOUBLE_FREE = 1,  /* freed before and not handed out since */
-	DIE_INVALID_FREE,     /* not the start of anything malloc returned */
-	DIE_INTERIOR_FREE,    /* inside a slot of ours, not at its first byte */
-	DIE_SIZE_MISMATCH,    /* sized delete, free_sized: wrong size */
-	DIE_ALIGN_MISMATCH,   /* aligned delete, free_aligned_sized: wrong alignment */
-	DIE_STALE_POINTER,    /* realloc, malloc_usable_size of a freed object */
-	DIE_CORRUPTION,       /* our own metadata contradicts itself */
-	DIE_VERIFY,           /* a verify check failed; site is its tag */
-	DIE_OUT_OF_MEMORY,    /* operator new with no C++ runtime to throw */
-	DIE_BAD_OPTION,       /* under the spanguard command only */
-	DIE_USE_AFTER_FREE,   /* a touch of a parked span or a freed guarded object */
-	DIE_OVERFLOW,         /* a touch of the guard behind an object or a span */
-	DIE_UNDERFLOW,        /* a touch of the guard before an object */
-	DIE_ZERO_SIZE,        /* a touch of an object of no bytes */
-	DIE_CANARY,           /* bytes behind a live object changed; seen later */
-	DIE_WRITE_AFTER_FREE, /* bytes of a freed slot changed; seen later */
+	DIE_NONE,
+#define ERROR(constant, id, word, word_cxx, when) DIE_##constant,
+#include "errors.def"
 	DIE_CODES
 };
 
-/* DIE_USE_AFTER_FREE to DIE_ZERO_SIZE: the machine's state at the fault. */
+/* "SG-DF", and the word of the SUMMARY line for a call of `api`. For any value. */
+const char *die_id(enum die_code code);
+const char *die_word(enum die_code code, const char *api);
+
+
+/* Errors seen at the access: the machine's state at the fault. */
 struct die_access {
 	bool write;
 	bool known;            /* whether `write` is known on this machine */

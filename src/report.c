@@ -186,36 +186,6 @@ drop_sigpipe(void)
 
 /* ---- first lines -------------------------------------------------------- */
 
-/* The word of the SUMMARY line. */
-static const char *
-summary_of(const struct die_info *info)
-{
-	switch (info->code) {
-	case DIE_DOUBLE_FREE: return "double-free";
-	case DIE_INVALID_FREE: return "bad-free";
-	case DIE_INTERIOR_FREE: return "bad-free";
-	case DIE_SIZE_MISMATCH:
-		return strncmp(info->api, "operator", 8) == 0 ? "new-delete-type-mismatch" :
-		    "free-size-mismatch";
-	case DIE_ALIGN_MISMATCH:
-		return strncmp(info->api, "operator", 8) == 0 ? "new-delete-alignment-mismatch" :
-		    "free-alignment-mismatch";
-	case DIE_STALE_POINTER: return "stale-pointer";
-	case DIE_CORRUPTION: return "metadata-corruption";
-	case DIE_VERIFY: return "heap-verification-failure";
-	case DIE_OUT_OF_MEMORY: return "out-of-memory";
-	case DIE_BAD_OPTION: return "bad-option";
-	case DIE_USE_AFTER_FREE: return "heap-use-after-free";
-	case DIE_OVERFLOW: return "heap-buffer-overflow";
-	case DIE_UNDERFLOW: return "heap-buffer-underflow";
-	case DIE_ZERO_SIZE: return "zero-size-access";
-	case DIE_CANARY: return "heap-buffer-overflow";
-	case DIE_WRITE_AFTER_FREE: return "write-after-free";
-	case DIE_CODES: break;
-	}
-	return "error";
-}
-
 static bool
 releases(const char *api)
 {
@@ -273,7 +243,7 @@ put_access(struct print *p, const struct die_info *info)
 {
 	const struct die_access *a = info->access;
 	print_str(p, info->code == DIE_ZERO_SIZE ? "access to a zero-size object" :
-	    summary_of(info));
+	    die_word(info->code, info->api));
 	print_str(p, " on address ");
 	print_hex(p, info->addr);
 	print_str(p, " at pc ");
@@ -291,7 +261,7 @@ static void
 put_late(struct print *p, const struct die_info *info)
 {
 	bool reuse = info->code == DIE_WRITE_AFTER_FREE && strstr(info->api, "alloc") != NULL;
-	print_str(p, summary_of(info));
+	print_str(p, die_word(info->code, info->api));
 	print_str(p, reuse ? " detected on reuse on address " : " detected at ");
 	if (!reuse) {
 		bool frees = releases(info->api) && (strstr(info->api, "free") != NULL ||
@@ -333,7 +303,7 @@ put_title(struct print *p, const struct die_info *info)
 		print_bytes(p, info->given);
 		break;
 	default:
-		print_str(p, summary_of(info));
+		print_str(p, die_word(info->code, info->api));
 		print_str(p, " on ");
 		print_hex(p, info->addr);
 		break;
@@ -911,7 +881,7 @@ put_summary(struct print *p, const struct die_info *info)
 {
 	size_t i = summary_frame(info);
 	print_str(p, "SUMMARY: spanguard: ");
-	print_str(p, summary_of(info));
+	print_str(p, die_word(info->code, info->api));
 	if (rep.frames != 0 && look_up_pc(rep.pcs[i])) {
 		print_char(p, ' ');
 		put_place(p, rep.pcs[i]);
@@ -921,6 +891,16 @@ put_summary(struct print *p, const struct die_info *info)
 		}
 	}
 	print_char(p, '\n');
+}
+
+static void
+put_code(struct print *p, const struct die_info *info)
+{
+	print_str(p, "CODE: ");
+	print_str(p, die_id(info->code));
+	print_str(p, " (spanguard explain ");
+	print_str(p, die_id(info->code));
+	print_str(p, ")\n");
 }
 
 static void
@@ -952,6 +932,7 @@ compose(const struct die_info *info)
 		print_str(p, hint);
 		print_char(p, '\n');
 	}
+	put_code(p, info);
 	put_summary(p, info);
 	print_str(p, "==");
 	print_dec(p, own_pid());

@@ -15,6 +15,7 @@
 #include <dlfcn.h>
 #include <dwarf.h>
 #include <elfutils/libdwfl.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -389,7 +390,7 @@ symbolize_text(const char *text, FILE *out)
 	fflush(out);
 }
 
-int
+static int
 symbolize_file(FILE *in, FILE *out)
 {
 	char *line = NULL;
@@ -404,4 +405,19 @@ symbolize_file(FILE *in, FILE *out)
 	}
 	free(line);
 	return ferror(in) || fflush(out) != 0 ? EXIT_CANNOT : 0;
+}
+
+int
+command_symbolize(int argc, char **argv)
+{
+	FILE *in = stdin;
+	if (argc > 2)
+		usage_error("symbolize takes one file", "");
+	if (argc == 2 && strcmp(argv[1], "-") != 0)
+		in = fopen(argv[1], "re");
+	if (in == NULL) {
+		fprintf(stderr, "spanguard: %s: %s\n", argv[1], strerror(errno));
+		return EXIT_CANNOT;
+	}
+	return symbolize_file(in, stdout);
 }

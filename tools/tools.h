@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "../src/base.h"
+
 /* Exit codes of the command itself, as of env(1) and timeout(1). */
 enum {
 	EXIT_USAGE = 2,             /* bad option; the program was not started */
@@ -11,6 +13,14 @@ enum {
 	EXIT_NOT_EXECUTABLE = 126,
 	EXIT_NOT_FOUND = 127,
 };
+
+/* The sub-commands; argv[0] is the verb. */
+#define COMMAND(verb, arguments, help) int command_##verb(int argc, char **argv);
+#include "commands.def"
+
+/* spanguard.c */
+_Noreturn void usage_error(const char *what, const char *arg);
+void show_help(FILE *out);
 
 /* preflight.c: finds out before the start why a preload would fail or be
  * without effect, says so on stderr, and returns the exit code (0: go on).
@@ -20,6 +30,5 @@ int preflight(const char *program, const char *library, char *path_out);
 /* symbolize.c: adds function, file, line and inlined frames to the frames and
  * the SUMMARY of the report in `text` and writes it to `out`. */
 void symbolize_text(const char *text, FILE *out);
-int symbolize_file(FILE *in, FILE *out);
 
 #endif

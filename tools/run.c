@@ -1,0 +1,214 @@
+/* run.c - spanguard [run]: the command line, the library, the environment.
+ *
+ * Check the options against the table of the library, check that a preload can
+ * work (preflight.c), then start the program and stay (attend.c), or become it. */
+#define _GNU_SOURCE
+#include "tools.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "run.h"
+#include "../src/options.h"
+
+/* ---- the command line --------------------------------------------------- */
+
+static void
+set_library(struct run *c, const char *path)
+{
+	if (realpath(path, c->library) == NULL) {
+		fprintf(stderr, "spanguard: library %s: %s\n", path, strerror(errno));
+		exit(EXIT_CANNOT);
+	}
+}
+
+/* Appends name=value as the table prints it, so that quotes are right. */
+static void
+add_option(struct run *c, const struct option_row *row, const struct options *o)
+{
+	struct print p;
+	size_t n = strlen(c->options);
+	if (sizeof(c->options) - n < OPTION_STRING_BYTES + 64)
+		usage_error("too many options", "");
+	print_init(&p, c->options + n, sizeof(c->options) - n);
+	if (n != 0)
+		print_char(&p, ':');
+	print_str(&p, row->name);
+	print_char(&p, '=');
+	options_print_value(o, row, &p);
+}
+
+/* --name=value, --name value, or --name for a yes/no option. Returns how many
+ * arguments it took. */
+static int
+take_table_option(struct run *c, char **argv)
+{
+	static struct options scratch;
+	static bool ready;
+	char complaint[1024];
+	struct print out;
+	char name[64];
+	const char *arg = argv[0] + 2;
+	size_t n = strcspn(arg, "=");
+	const char *value = arg[n] == '=' ? arg + n + 1 : NULL;
+	int took = 1;
+	print_init(&out, complaint, sizeof(complaint));
+	if (!ready)
+		options_parse(&scratch, NULL, "spanguard", "", &out);
+	ready = true;
+	snprintf(name, sizeof(name), "%.*s", (int)n, arg);
+	for (char *s = name; *s != 0; s++)
+		*s = *s == '-' ? '_' : *s;
+	const struct option_row *row = options_find(name, strlen(name));
+	if (value == NULL && row != NULL && row->kind == OPTION_BOOL)
+		value = "1";
+	if (value == NULL && row != NULL && argv[1] != NULL) {
+		value = argv[1];
+		took = 2;
+	}
+	if (value == NULL)
+		value = "";
+	if (!options_set(&scratch, "spanguard", name, strlen(name), value, strlen(value), &out)) {
+		fputs(complaint, stderr);
+		exit(EXIT_USAGE);
+	}
+	add_option(c, row, &scratch);
+	return took;
+}
+
+/* The user's SPANGUARD_OPTIONS are checked here too: the message then comes
+ * before anything is started. */
+static void
+take_environment(struct run *c)
+{
+	static struct options scratch;
+	char complaint[4096];
+	struct print out;
+	const char *given = getenv("SPANGUARD_OPTIONS");
+	if (given == NULL)
+		return;
+	print_init(&out, complaint, sizeof(complaint));
+	if (options_parse(&scratch, NULL, "spanguard: SPANGUARD_OPTIONS", given, &out) != 0) {
+		fputs(complaint, stderr);
+		exit(EXIT_USAGE);
+	}
+	if (strlen(given) > 3000)
+		usage_error("SPANGUARD_OPTIONS is too long", "");
+	strcpy(c->options, given);
+}
+
+static void
+parse_run(struct run *c, char **argv)
+{
+	c->symbolize = true;
+	take_environment(c);
+	while (argv[0] != NULL && strncmp(argv[0], "--", 2) == 0) {
+		if (argv[0][2] == 0) {
+			argv++;
+			break;
+		}
+		if (strcmp(argv[0], "--no-symbolize") == 0) {
+			c->symbolize = false;
+			argv++;
+		} else if (strncmp(argv[0], "--lib=", 6) == 0) {
+			set_library(c, argv[0] + 6);
+			argv++;
+		} else if (strcmp(argv[0], "--help") == 0) {
+			exit(command_help(0, NULL));
+		} else {
+			argv += take_table_option(c, argv);
+		}
+	}
+	if (argv[0] == NULL)
+		usage_error("no program given", "");
+	if (argv[0][0] == '-')
+		usage_error("unknown option ", argv[0]);
+	c->argv = argv;
+}
+
+/* ---- the library -------------------------------------------------------- */
+
+static void
+find_library(struct run *c)
+{
+	static const char *const places[] = {
+		"libspanguard.so", "../lib/libspanguard.so", "../libspanguard.so",
+		"../lib/spanguard/libspanguard.so", "../lib64/libspanguard.so",
+#if defined(__x86_64__)
+		"../lib/x86_64-linux-gnu/libspanguard.so",
+#elif defined(__aarch64__)
+		"../lib/aarch64-linux-gnu/libspanguard.so",
+#endif
+	};
+	char self[PATH_MAX];
+	char path[PATH_MAX + 64];
+	const char *given = getenv("SPANGUARD_LIB");
+	if (c->library[0] != 0)
+		return;
+	if (given != NULL && given[0] != 0) {
+		set_library(c, given);
+		return;
+	}
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	if (n > 0) {
+		self[n] = 0;
+		*strrchr(self, '/') = 0;
+		for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+			snprintf(path, sizeof(path), "%s/%s", self, places[i]);
+			if (access(path, R_OK) == 0) {
+				set_library(c, path);
+				return;
+			}
+		}
+	}
+	fputs("spanguard: libspanguard.so is not next to this command; name it in SPANGUARD_LIB "
+	    "or with --lib=FILE\n", stderr);
+	exit(EXIT_CANNOT);
+}
+
+static void
+set_environment(const struct run *c)
+{
+	const char *others = getenv("LD_PRELOAD");
+	char *list = NULL;
+	if (strpbrk(c->library, ": \t") != NULL) {
+		fprintf(stderr, "spanguard: %s: LD_PRELOAD cannot hold a path with a blank or a colon\n",
+		    c->library);
+		exit(EXIT_CANNOT);
+	}
+	bool more = others != NULL && others[0] != 0;
+	if (asprintf(&list, "%s%s%s", c->library, more ? ":" : "", more ? others : "") < 0)
+		exit(EXIT_CANNOT);
+	setenv("LD_PRELOAD", list, 1);
+	setenv("SPANGUARD_OPTIONS", c->options, 1);
+	setenv("SPANGUARD_STRICT_OPTIONS", "1", 1);
+	free(list);
+}
+
+_Noreturn void
+exec_program(const struct run *c)
+{
+	execvp(c->argv[0], c->argv);
+	int e = errno;
+	fprintf(stderr, "spanguard: %s: %s\n", c->argv[0], strerror(e));
+	_exit(e == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
+}
+
+int
+command_run(int argc, char **argv)
+{
+	static struct run c;
+	(void)argc;
+	parse_run(&c, argv + 1);
+	find_library(&c);
+	int r = preflight(c.argv[0], c.library, c.program);
+	if (r != 0)
+		return r;
+	set_environment(&c);
+	if (!c.symbolize)
+		exec_program(&c);
+	run_and_stay(&c);
+}
