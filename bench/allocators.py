@@ -16,6 +16,7 @@ PEERS = {
     "mimalloc": ["/usr/lib/*-linux-*/libmimalloc.so.2*", "/usr/lib/libmimalloc.so.2*"],
     "tcmalloc": ["/usr/lib/*-linux-*/libtcmalloc_minimal.so.4", "/usr/lib/libtcmalloc_minimal.so.4"],
 }
+ALL_PEERS = [*PEERS, "scudo"]
 SCUDO = "/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.scudo_standalone{part}-{arch}.{kind}"
 
 

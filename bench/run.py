@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Measures spanguard's modes beside glibc, jemalloc, mimalloc, tcmalloc and Scudo.
 
-    SPANGUARD_LIB=build/libspanguard.so bench/run.py [--runs 7] [--modes plain,hardened] ...
+    SPANGUARD_LIB=build/libspanguard.so bench/run.py [--runs 7] [--only glibc,plain,hardened,strict] ...
 
 Runs are interleaved: run 1 of every row under all allocators, in an order that
 rotates, then run 2, and so on; a slow minute of the machine falls on all of
-them. A complete run writes results.md, results.json and the charts beside this
-file; a partial one (--quick, --rows, --allocators) to the build directory, so
-that published figures are always of the whole set. Exit status: 0, or 1 if a run
-failed or --gate was given and a target is missed. See README.md here.
+them. A run of all rows under glibc and every mode writes results.md, results.json
+and the charts beside this file, one with peers to peers/ here; a partial one
+(--quick, --rows, a mode left out) to the build directory, so that published
+figures are always of the whole set. Exit status: 0, or 1 if a run failed or
+--gate was given and a target is missed. See README.md here.
 """
 import argparse
 import json
@@ -21,6 +22,7 @@ sys.dont_write_bytecode = True   # no __pycache__ beside the sources
 
 import allocators
 import chart
+import readme
 import report
 from measure import BENCH_DIR, Bench, Failure
 from rows import ROWS
@@ -35,8 +37,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=7, help="measured runs of each row (default 7)")
     parser.add_argument("--rows", default="", help="only these rows, by commas; see --list")
-    parser.add_argument("--allocators", default="", help="only these beside glibc, by commas")
-    parser.add_argument("--modes", default="plain,hardened",
+    parser.add_argument("--only", default="", help="only these columns, by commas: modes and peers; glibc always")
+    parser.add_argument("--modes", default="plain,hardened,strict",
                         help="modes of spanguard; hardened+name=value sets an option as well")
     parser.add_argument("--lib", action="append", default=[], metavar="NAME=PATH", help="one more allocator")
     parser.add_argument("--quick", action="store_true", help="small arguments, one run: a smoke test")
@@ -46,6 +48,7 @@ def arguments():
     parser.add_argument("--build", default=os.environ.get("BENCH_BUILD", os.path.join(repo, "build", "bench")),
                         help="directory for programs, inputs and partial results")
     parser.add_argument("--out", default="", help="directory for the results")
+    parser.add_argument("--readme", action="store_true", help="fill the README's table from the results and end")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--by-hand", action="store_true", help="print the shell line of each run and end")
     args = parser.parse_args()
@@ -96,8 +99,8 @@ def choose_allocators(args):
     present, missing = allocators.find(modes, args.library, extra, args.build)
     for name in missing:
         say(f"skipped: {name}, no library found" + (f" at {args.library}" if name in modes else ""))
-    wanted = [n for n in args.allocators.split(",") if n and n not in missing]
-    return chosen(",".join(["glibc", *wanted]) if args.allocators else "", present, "allocator"), missing
+    wanted = [n for n in args.only.split(",") if n and n not in missing]
+    return chosen(",".join(["glibc", *wanted]) if args.only else "", present, "allocator"), missing
 
 
 def choose_rows(args):
@@ -161,6 +164,23 @@ def measure_all(bench, rows, present, runs):
     return samples, failed
 
 
+def result_directory(args, names, skipped):
+    """Beside this file only what is complete: all rows, all modes; runs with peers have a place of their own."""
+    if args.out:
+        return args.out
+    if args.quick or args.rows or skipped or any(mode not in names for mode in report.TARGETS):
+        return args.build
+    peers = any(name in allocators.ALL_PEERS for name in names)
+    return os.path.join(BENCH_DIR, "peers") if peers else BENCH_DIR
+
+
+def fill_readme():
+    error = readme.fill(os.path.join(os.path.dirname(BENCH_DIR), "README.md"), BENCH_DIR)
+    if error:
+        say(f"run.py: {error}")
+    return 1 if error else 0
+
+
 def write_results(directory, result, text, modes, names):
     os.makedirs(directory, exist_ok=True)
     files = {"results.md": text, "results.json": json.dumps(result, indent=1) + "\n",
@@ -176,6 +196,8 @@ def main():
     if args.list:
         print("\n".join(f"{row.name:10} {row.what}" for row in ROWS))
         return 0
+    if args.readme:
+        return fill_readme()
     bench = Bench(args.build, args.quick, args.timeout)
     build(bench.bin_dir)
     rows, skipped = choose_rows(args)
@@ -196,11 +218,10 @@ def main():
     machine["load_end"] = round(os.getloadavg()[0], 2)
     names = [a.name for a in present]
     result = report.results(samples, [row.name for row in rows], names, failed, machine)
-    notes = [f"skipped: {name}" for name in missing + skipped]
+    notes = [f"skipped: {name}" for name in missing + skipped if not args.only or name in args.only.split(",") + skipped]
     text = report.markdown(result, names, notes)
     modes = [a.name for a in present if a.spanguard]
-    partial = args.quick or args.rows or args.allocators or skipped or not modes
-    write_results(args.out or (args.build if partial else BENCH_DIR), result, text, modes, names)
+    write_results(result_directory(args, names, skipped), result, text, modes, names)
     print(text)
     missed = args.gate and (skipped or not report.targets_met(result, args.modes.split(",")))
     return 1 if failed or missed else 0
