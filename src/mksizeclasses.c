@@ -41,6 +41,8 @@ enum {
 	MIN_SPAN = 16384,
 	FINE_MAX = 128,            /* classes up to here get FINE_SLOTS or more */
 	FINE_SLOTS = 256,
+	MEDIUM_MAX = 256,          /* classes up to here MEDIUM_SLOTS or more: two of n slots */
+	MEDIUM_SLOTS = 128,        /* are neighbours with 2/n, which is to stay below 2 % */
 	COARSE_MAX = 1024,         /* classes up to here COARSE_SLOTS or more */
 	COARSE_SLOTS = 32,
 	LARGE_SLOTS = 8,           /* and the rest; doc/decisions.md has the figures */
@@ -78,7 +80,7 @@ static void
 row_set_span(struct row *r)
 {
 	uint32_t want = r->elem_bytes <= FINE_MAX ? FINE_SLOTS :
-	    r->elem_bytes <= COARSE_MAX ? COARSE_SLOTS : LARGE_SLOTS;
+	    r->elem_bytes <= MEDIUM_MAX ? MEDIUM_SLOTS : r->elem_bytes <= COARSE_MAX ? COARSE_SLOTS : LARGE_SLOTS;
 	uint32_t bytes;
 
 	r->span_pages = MIN_SPAN / SPAN_PAGE;

@@ -196,7 +196,7 @@ test_random_placement(void **state)
 static void
 test_random_first_slot(void **state)
 {
-	enum { ROUNDS = 1500, SLOTS = 64 };
+	enum { ROUNDS = 3000, SLOTS = 128 };
 	uint32_t seen[SLOTS] = { 0 };
 
 	(void)state;

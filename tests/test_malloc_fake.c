@@ -262,14 +262,14 @@ test_double_free_by_all_pairings(void **state)
 static void
 test_free_after_reuse_is_the_new_objects(void **state)
 {
-	void *p[64];
+	void *p[32];
 
 	(void)state;
-	for (int i = 0; i < 64; i++)
-		p[i] = get(256);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < 32; i++)
+		p[i] = get(512);
+	for (int i = 0; i < 8; i++)
 		drop(p[i]);
-	assert_ptr_equal(get(256), p[0]);
+	assert_ptr_equal(get(512), p[0]);
 	drop(p[0]);
 	assert_true(heap_free_dies(p[0], DIE_DOUBLE_FREE));
 	heap_assert_sound();

@@ -16,8 +16,8 @@
 #include "marena.h"
 #include "tls.h"
 
-/* 256 bytes: 64 slots, one window, one word; sweep and note at 16. */
-enum { SPC = 16, SLOTS = 64, ELEM = 256 };
+/* 512 bytes: 32 slots, one window, one word; sweep and note at a quarter. */
+enum { SPC = 24, SLOTS = 32, ELEM = 512, QUARTER = SLOTS / 4 };
 
 static struct mcache *me, *other;
 
@@ -158,22 +158,22 @@ test_no_reuse_before_the_sweep(void **state)
 
 	(void)state;
 	take_n(p, SLOTS);
-	assert_int_equal(heap_span(p[0])->sweep_at, 16);
-	for (int i = 0; i < 15; i++)
+	assert_int_equal(heap_span(p[0])->sweep_at, QUARTER);
+	for (int i = 0; i < QUARTER - 1; i++)
 		drop(p[i]);
 	take_n(q, ARRAY_LEN(q));
 	for (size_t i = 0; i < ARRAY_LEN(q); i++)
 		for (int k = 0; k < SLOTS; k++)
 			assert_ptr_not_equal(q[i], p[k]);
-	for (int i = 0; i < 15; i++)
+	for (int i = 0; i < QUARTER - 1; i++)
 		assert_true(heap_free_dies(p[i], DIE_DOUBLE_FREE));
 	/* the sixteenth makes the sweep worth while, at the next refill */
-	drop(p[15]);
+	drop(p[QUARTER - 1]);
 	assert_int_equal(heap_span(p[0])->list, LIST_READY);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		assert_true(heap_free_dies(p[i], DIE_DOUBLE_FREE));
-	take_n(q, 16);
-	for (int i = 0; i < 16; i++)
+	take_n(q, QUARTER);
+	for (int i = 0; i < QUARTER; i++)
 		assert_ptr_equal(q[i], p[i]);
 	heap_assert_sound();
 }
@@ -186,9 +186,9 @@ test_refill_sweeps_the_current_span(void **state)
 
 	(void)state;
 	take_n(p, SLOTS);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		drop(p[4 * i]);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		assert_ptr_equal(take(), p[4 * i]);
 	assert_int_equal(spans(), 1);
 	heap_assert_sound();
@@ -218,14 +218,14 @@ test_refill_takes_ready_spans_in_order(void **state)
 
 	(void)state;
 	take_n(p, ARRAY_LEN(p));
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		drop(p[2 * SLOTS + i]);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		drop(p[i]);
 	assert_int_equal(me->ready[SPC].n, 2);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		assert_ptr_equal(take(), p[2 * SLOTS + i]);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		assert_ptr_equal(take(), p[i]);
 	assert_int_equal(spans(), 4);
 	take();
@@ -241,14 +241,14 @@ test_refill_takes_notes(void **state)
 
 	(void)state;
 	take_n(p, 2 * SLOTS);
-	for (int i = 0; i < 15; i++)
+	for (int i = 0; i < QUARTER - 1; i++)
 		drop_remote(p[i]);
 	assert_int_equal(notes(me), 0);
-	drop_remote(p[15]);
+	drop_remote(p[QUARTER - 1]);
 	assert_int_equal(notes(me), 1);
 	assert_int_equal(notes(other), 0);
 	heap_assert_sound();
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		assert_ptr_equal(take(), p[i]);
 	assert_int_equal(notes(me), 0);
 	assert_int_equal(a32_load_relaxed(&heap_span(p[0])->note.queued), 0);
@@ -265,14 +265,14 @@ test_refill_looks_at_full_spans(void **state)
 	(void)state;
 	take_n(p, ARRAY_LEN(p));
 	struct mspan *s = heap_span(p[0]);
-	for (int i = 0; i < 15; i++)
+	for (int i = 0; i < QUARTER - 1; i++)
 		drop_remote(p[i]);
 	assert_int_equal(notes(me), 0);
-	drop(p[16]);                    /* the owner's own: 16 in all */
+	drop(p[QUARTER]);               /* the owner's own: a quarter in all */
 	assert_int_equal(s->list, LIST_FULL);
-	for (int i = 0; i < 15; i++)
+	for (int i = 0; i < QUARTER - 1; i++)
 		assert_ptr_equal(take(), p[i]);
-	assert_ptr_equal(take(), p[16]);
+	assert_ptr_equal(take(), p[QUARTER]);
 	assert_int_equal(spans(), 3);
 	heap_assert_sound();
 }
@@ -286,9 +286,9 @@ test_full_list_is_looked_at_in_turn(void **state)
 
 	(void)state;
 	take_n(p, ARRAY_LEN(p));
-	for (int i = 0; i < 15; i++)
+	for (int i = 0; i < QUARTER - 1; i++)
 		drop_remote(p[SPANS / 2 * SLOTS + i]);
-	drop(p[SPANS / 2 * SLOTS + 15]);
+	drop(p[SPANS / 2 * SLOTS + QUARTER - 1]);
 	struct mspan *s = heap_span(p[SPANS / 2 * SLOTS]);
 	size_t takes = 0;
 	while (s->list == LIST_FULL && takes < 8 * SLOTS) {
@@ -328,7 +328,7 @@ test_no_memory(void **state)
 	heap_assert_sound();
 	assert_null(me->alloc[SPC].span);
 	assert_false(me->busy);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		drop(p[i]);
 	assert_ptr_equal(mallocgc(ELEM, API_MALLOC), p[0]);
 	fake_sys_fail(0, 0, false);
@@ -347,14 +347,14 @@ test_budget_of_a_full_span(void **state)
 	(void)state;
 	take_n(p, ARRAY_LEN(p));
 	struct mspan *s = heap_span(p[0]);
-	for (int i = 0; i < 15; i++) {
-		assert_int_equal(s->budget, 16 - i);
+	for (int i = 0; i < QUARTER - 1; i++) {
+		assert_int_equal(s->budget, QUARTER - i);
 		drop(p[i]);
 		assert_int_equal(s->list, LIST_FULL);
 	}
-	drop(p[15]);
+	drop(p[QUARTER - 1]);
 	assert_int_equal(s->list, LIST_READY);
-	assert_int_equal(s->budget, SLOTS - 16);        /* until it is empty */
+	assert_int_equal(s->budget, SLOTS - QUARTER);        /* until it is empty */
 	heap_assert_sound();
 }
 
@@ -398,10 +398,10 @@ test_budget_and_remote_frees(void **state)
 	struct mspan *s = heap_span(p[0]);
 	for (int i = 0; i < 10; i++)
 		drop_remote(p[i]);
-	for (int i = 10; i < 26; i++)
-		drop(p[i]);                             /* the budget of 16 */
+	for (int i = 10; i < 10 + QUARTER; i++)
+		drop(p[i]);                             /* the whole budget */
 	assert_int_equal(s->list, LIST_READY);
-	assert_int_equal(s->budget, SLOTS - 26);
+	assert_int_equal(s->budget, SLOTS - QUARTER - 10);
 	assert_int_equal(popcount64(a64_load_relaxed(&s->remote[0])), 0);
 	heap_assert_sound();
 }
@@ -442,14 +442,14 @@ test_budget_in_a_signal_handler(void **state)
 	(void)state;
 	take_n(p, ARRAY_LEN(p));
 	s = heap_span(p[0]);
-	for (int i = 0; i < 15; i++)
+	for (int i = 0; i < QUARTER - 1; i++)
 		drop(p[i]);
 	me->busy = CACHE_SLOW;
-	drop(p[15]);
+	drop(p[QUARTER - 1]);
 	assert_int_equal(s->list, LIST_FULL);
 	assert_int_equal(s->budget, 1);         /* asked again at the next free */
 	me->busy = CACHE_IDLE;
-	drop(p[16]);
+	drop(p[QUARTER]);
 	assert_int_equal(s->list, LIST_READY);
 	heap_assert_sound();
 }
@@ -486,8 +486,8 @@ test_owner_is_told_per_batch(void **state)
 	s = heap_span(p[0]);
 	for (int i = 0; i < SLOTS; i++) {
 		drop_remote(p[i]);
-		assert_int_equal(a32_load_relaxed(&s->note.queued), i >= 15);
-		assert_int_equal(notes(me), i >= 15);
+		assert_int_equal(a32_load_relaxed(&s->note.queued), i >= QUARTER - 1);
+		assert_int_equal(notes(me), i >= QUARTER - 1);
 	}
 	/* the note is taken: the next full word tells again */
 	take_n(p, SLOTS);
@@ -499,18 +499,18 @@ test_owner_is_told_per_batch(void **state)
 static void
 test_owner_is_told_when_a_word_is_empty(void **state)
 {
-	void *p[73 * 2];                         /* 224 bytes: 64 + 9 slots */
+	void *p[136 * 2];                        /* 240 bytes: 64 + 64 + 8 slots */
 	struct mspan *s;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(p); i++)
-		p[i] = mallocgc(224, API_MALLOC);
+		p[i] = mallocgc(240, API_MALLOC);
 	s = heap_span(p[0]);
-	assert_int_equal(s->nelems, 73);
-	for (int i = 64; i < 72; i++)
+	assert_int_equal(s->nelems, 136);
+	for (int i = 128; i < 135; i++)
 		drop_remote(p[i]);
 	assert_int_equal(notes(me), 0);
-	drop_remote(p[72]);
+	drop_remote(p[135]);
 	assert_int_equal(notes(me), 1);
 	heap_assert_sound();
 }
@@ -525,14 +525,14 @@ test_notes_of_many_spans(void **state)
 	(void)state;
 	take_n(p, ARRAY_LEN(p));
 	for (size_t k = 0; k + 1 < SPANS; k++)
-		for (size_t i = 0; i < 16; i++)
+		for (size_t i = 0; i < QUARTER; i++)
 			drop_remote(p[k * SLOTS + i]);
 	assert_int_equal(notes(me), SPANS - 1);
 	take();
 	assert_int_equal(notes(me), 0);
 	assert_int_equal(me->ready[SPC].n, SPANS - 2);
 	heap_assert_sound();
-	for (size_t i = 1; i < 16 * (SPANS - 1); i++)
+	for (size_t i = 1; i < QUARTER * (SPANS - 1); i++)
 		take();
 	assert_int_equal(spans(), SPANS);
 }
@@ -551,7 +551,7 @@ test_late_note_to_a_released_cache(void **state)
 	heap_exit(me);
 	heap_use(other);
 	heap_assert_sound();
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < QUARTER - 1; i++)
 		freegc(p[i], API_FREE);
 	assert_int_equal(a64_load_relaxed(&mheap_.central[SPC].pending), 0);
 	a32_store_relaxed(&s->note.queued, 1);

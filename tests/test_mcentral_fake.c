@@ -16,8 +16,8 @@
 #include "marena.h"
 #include "tls.h"
 
-/* 256 bytes: 64 slots in a span, one word; a note at 16 remote frees. */
-enum { SPC = 16, SLOTS = 64, ELEM = 256 };
+/* 512 bytes: 32 slots in a span, one word; a note at a quarter of them. */
+enum { SPC = 24, SLOTS = 32, ELEM = 512, QUARTER = SLOTS / 4 };
 
 static int
 setup(void **state)
@@ -183,18 +183,18 @@ test_unowned_frees_lead_to_adoption(void **state)
 	(void)state;
 	orphans(p, SLOTS);
 	s = heap_span(p[0]);
-	assert_int_equal(s->notify_at, 16);
-	for (int i = 0; i < 15; i++)
+	assert_int_equal(s->notify_at, QUARTER);
+	for (int i = 0; i < QUARTER - 1; i++)
 		drop(p[i]);
 	assert_int_equal(a64_load_relaxed(&central()->pending), 0);
-	assert_int_equal(mspan_live_count(s), SLOTS - 15);
-	drop(p[15]);
+	assert_int_equal(mspan_live_count(s), SLOTS - (QUARTER - 1));
+	drop(p[QUARTER - 1]);
 	assert_int_equal(a64_load_relaxed(&central()->pending), 1);
-	assert_int_equal(popcount64(a64_load_relaxed(&s->remote[0])), 16);
+	assert_int_equal(popcount64(a64_load_relaxed(&s->remote[0])), QUARTER);
 	heap_assert_sound();
 	heap_use(heap_new_cache());
-	/* exactly the sixteen that were freed */
-	for (int i = 0; i < 16; i++)
+	/* exactly those that were freed */
+	for (int i = 0; i < QUARTER; i++)
 		assert_ptr_equal(take(), p[i]);
 	assert_int_equal(a32_load_relaxed(&central()->sweepgen), 4);
 	assert_int_equal(a64_load_relaxed(&central()->pending), 0);
@@ -215,7 +215,7 @@ test_sweep_waits_for_its_share(void **state)
 	orphans(p, SLOTS);
 	s = heap_span(p[0]);
 	s->sweep_at = 17;
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		drop(p[i]);
 	heap_use(heap_new_cache());
 	take();
@@ -225,7 +225,7 @@ test_sweep_waits_for_its_share(void **state)
 	assert_int_equal(full_len(false), 0);
 	heap_assert_sound();
 	/* each of them is still a double free */
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		assert_true(heap_free_dies(p[i], DIE_DOUBLE_FREE));
 }
 
@@ -239,7 +239,7 @@ test_order(void **state)
 	(void)state;
 	orphans(full, SLOTS);
 	orphans(partial, 10);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < QUARTER; i++)
 		drop(full[i]);
 	a64_store_relaxed(&central()->pending, 0);
 	a32_store_relaxed(&central()->sweepgen, 4);     /* as an advance does */
@@ -260,7 +260,7 @@ test_order(void **state)
 	assert_null(mcentral_cache_span(&mheap_, central(), me));
 	assert_ptr_equal(aptr_load_relaxed(&s->owner), me);
 	assert_int_equal(s->sweepgen, 4);
-	assert_int_equal(heap_span(full[0])->avail_n, 16);
+	assert_int_equal(heap_span(full[0])->avail_n, QUARTER);
 }
 
 /* MCENTRAL-4: as long as anything is unswept the generation stays. */
@@ -275,7 +275,7 @@ test_generation_waits_for_the_unswept(void **state)
 	assert_int_equal(full_len(true), SPANS);
 	for (size_t k = 0; k < SPANS; k++) {
 		heap_span(p[k * SLOTS])->sweep_at = SLOTS;      /* nothing is worth it */
-		for (int i = 0; i < 16; i++)
+		for (int i = 0; i < QUARTER; i++)
 			drop(p[k * SLOTS + (size_t)i]);
 	}
 	assert_int_equal(a64_load_relaxed(&central()->pending), SPANS);

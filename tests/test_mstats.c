@@ -65,19 +65,19 @@ test_empty_heap(void **state)
 static void
 test_small(void **state)
 {
-	void *p[100];
+	void *p[200];
 
 	(void)state;
-	for (int i = 0; i < 100; i++)
-		p[i] = mallocgc(256, API_MALLOC);       /* 64 slots in a span */
+	for (int i = 0; i < 200; i++)
+		p[i] = mallocgc(256, API_MALLOC);       /* 128 slots in a span */
 	struct spanguard_stats s = read_stats();
-	assert_int_equal(s.live_objects, 100);
-	assert_int_equal(s.live_bytes, 100 * 256);
+	assert_int_equal(s.live_objects, 200);
+	assert_int_equal(s.live_bytes, 200 * 256);
 	assert_int_equal(s.spans, 2);
-	assert_int_equal(s.span_bytes, 2 * 64 * 256);
-	assert_int_equal(s.free_slot_bytes, 28 * 256);
+	assert_int_equal(s.span_bytes, 2 * 128 * 256);
+	assert_int_equal(s.free_slot_bytes, 56 * 256);
 	assert_int_equal(s.freed_bytes, 0);
-	assert_int_equal(s.small_allocs, 100);
+	assert_int_equal(s.small_allocs, 200);
 	for (int i = 0; i < 10; i++)
 		freegc(p[i], API_FREE);
 	heap_use(other);
@@ -85,15 +85,15 @@ test_small(void **state)
 		freegc(p[i], API_FREE);
 	heap_use(me);
 	s = read_stats();
-	assert_int_equal(s.live_objects, 85);
-	assert_int_equal(s.live_bytes, 85 * 256);
+	assert_int_equal(s.live_objects, 185);
+	assert_int_equal(s.live_bytes, 185 * 256);
 	assert_int_equal(s.freed_bytes, 15 * 256);
-	assert_int_equal(s.free_slot_bytes, 28 * 256);
-	assert_int_equal(s.small_allocs, 100);
+	assert_int_equal(s.free_slot_bytes, 56 * 256);
+	assert_int_equal(s.small_allocs, 200);
 	heap_exit(me);
 	s = read_stats();
-	assert_int_equal(s.live_objects, 85);
-	assert_int_equal(s.small_allocs, 100);
+	assert_int_equal(s.live_objects, 185);
+	assert_int_equal(s.small_allocs, 200);
 	assert_int_equal(s.threads, 1);
 	assert_int_equal(s.live_bytes + s.freed_bytes + s.free_slot_bytes, s.span_bytes);
 }

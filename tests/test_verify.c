@@ -15,7 +15,7 @@
 #include "mspanset.h"
 #include "tls.h"
 
-enum { SPC = 16, SLOTS = 64, ELEM = 256 };
+enum { SPC = 16, SLOTS = 128, ELEM = 256 };
 
 static struct mcache *me;
 static struct mspan *current, *full, *ready, *orphan_partial, *orphan_full, *large, *tiny;
@@ -45,7 +45,7 @@ setup(void **state)
 	for (int i = 0; i < 4 * SLOTS - SLOTS; i++)
 		take(ELEM);
 	full = me->full[SPC].head;
-	for (int i = 0; i < 20; i++)
+	for (int i = 0; i < 40; i++)
 		freegc(p[2 * SLOTS + i], API_FREE);
 	ready = me->ready[SPC].head;
 	current = me->alloc[SPC].span;
@@ -179,7 +179,7 @@ test_span_bits(void **state)
 	plant_u64("MSPAN-3", &tail->avail[last], tail->avail[last] | beyond);
 	plant_u64("MSPAN-3", &tail->remote[last], beyond);
 	plant_u64("MSPAN-3", &large->live[0], 3);
-	plant_u64("MSPAN-3", &full->live[1], 1);
+	plant_u64("MSPAN-3", &full->live[2], 1);
 }
 
 static void

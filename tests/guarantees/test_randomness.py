@@ -152,12 +152,10 @@ def test_children_are_independent(facts, classes, mode, elem):
 # ---------------------------------------------------------------- neighbours and reuse
 
 @pytest.mark.parametrize("elem", MANY)
-def test_adjacent_pairs(request, facts, classes, mode, elem):
+def test_adjacent_pairs(facts, classes, mode, elem):
     """No two of the first 64 objects are neighbours in more than 2 % of runs. Among n slots of which each is as
     likely, two are neighbours with 2/n; five standard deviations are left for the most frequent of 2,016 pairs."""
     slots = slots_of(classes, elem)
-    if slots < 100:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="2/n is above the limit for fewer than 100 slots"))
     runs = runs_of(mode)
     _, pairs, _ = facts("adjacent", request_of(elem, mode.name), slots, runs)[0]
     share, mean = int(pairs["most"]) / runs, float(pairs["mean"])
