@@ -11,7 +11,9 @@
  *            (the bytes between what was asked for and the canary), or jumps.
  * Test:      tests/test_slot.c, tests/guarantees.
  *
- * CANARY-1  behind every live small slot of a span at rest stands its canary */
+ * CANARY-1  behind every live small slot of a span at rest stands its canary
+ *           (verify and patrol ask only where freed memory is cleared, zero.h:
+ *           elsewhere a slot that malloc is about to finish looks the same) */
 #ifndef SPANGUARD_CANARY_H
 #define SPANGUARD_CANARY_H
 

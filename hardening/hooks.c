@@ -95,7 +95,8 @@ hook_slot_free(const struct mspan *s, void *p, const char *api)
 
 /* Slots in a window are free, like all that are not live. A live slot whose
  * canary is zero is on its way: cleared by a free whose remote bit is still to
- * come, or handed out and not yet written. */
+ * come, or handed out and not yet written. Where freed memory is not cleared such
+ * a one cannot be told from a changed one, so only free looks at canaries. */
 const char *
 hook_slot_check(const struct mspan *s, uintptr_t *where)
 {
@@ -106,7 +107,7 @@ hook_slot_check(const struct mspan *s, uintptr_t *where)
 		const void *p = (const void *)(s->base + i * s->elem_bytes);
 		*where = (uintptr_t)p;
 		bool live = mspan_slot_live(s, i);
-		if (live && !canary_intact(s, p) && !canary_absent(s, p))
+		if (live && zero_is_on() && !canary_intact(s, p) && !canary_absent(s, p))
 			return "CANARY-1";
 		if (!live && !zero_holds(s, p))
 			return "ZERO-1";

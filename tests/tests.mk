@@ -60,7 +60,7 @@ $$(addprefix $(BUILD)/unit/$(1)/,$$(filter-out %_fake %_addr test_report,$$(UNIT
 	$$(UNIT_CC_$(1)) $$(UNIT_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lcmocka -lm
 .PHONY: unit-$(1)
 unit-$(1): $$(addprefix $(BUILD)/unit/$(1)/,$$(UNIT_LIST_$(1)))
--include $$(wildcard $(BUILD)/unit/$(1)/src/*.d $(BUILD)/unit/$(1)/tests/*.d)
+-include $$(wildcard $(BUILD)/unit/$(1)/src/*.d $(BUILD)/unit/$(1)/hardening/*.d $(BUILD)/unit/$(1)/tests/*.d)
 endef
 $(foreach v,$(UNIT_VARIANTS),$(eval $(call unit_variant,$(v))))
 .PRECIOUS: $(BUILD)/unit/%.o

@@ -40,9 +40,61 @@ markdown_row(struct print *p, const struct option_row *row)
 	print_str(p, " |\n");
 }
 
+/* Names, values and help texts hold neither quote nor backslash. */
+static void
+json_text(struct print *p, const char *key, const char *value)
+{
+	print_char(p, '"');
+	print_str(p, key);
+	print_str(p, "\": \"");
+	print_str(p, value);
+	print_char(p, '"');
+}
+
+static void
+json_row(struct print *p, const struct option_row *row)
+{
+	char range[256];
+	struct print r;
+	print_init(&r, range, sizeof(range));
+	options_print_range(row, &r);
+	print_str(p, "{");
+	json_text(p, "name", row->name);
+	print_str(p, ", ");
+	json_text(p, "takes", range);
+	print_str(p, ", ");
+	json_text(p, "default", row->def);
+	print_str(p, ", \"modes\": {");
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+		const char *v = options_preset(modes[i], row);
+		print_str(p, i != 0 ? ", " : "");
+		json_text(p, modes[i], v != NULL ? v : row->def);
+	}
+	print_str(p, "}, ");
+	json_text(p, "help", row->help);
+	print_str(p, "}");
+}
+
+/* The table for scripts: ci/rooms, bench/rooms.py. */
+static int
+options_json(void)
+{
+	struct print p;
+	print_init(&p, table_text, sizeof(table_text));
+	print_str(&p, "[");
+	for (size_t i = 0; i < OPTIONS_COUNT; i++) {
+		print_str(&p, i != 0 ? ",\n " : "\n ");
+		json_row(&p, &options_table[i]);
+	}
+	print_str(&p, "\n]\n");
+	return print_flush(&p, 1) ? 0 : EXIT_CANNOT;
+}
+
 int
 command_options(int argc, char **argv)
 {
+	if (argc > 1 && strcmp(argv[1], "--json") == 0)
+		return options_json();
 	bool markdown = argc > 1 && strcmp(argv[1], "--markdown") == 0;
 	static struct options o;
 	static uint8_t origin[OPTIONS_COUNT];
