@@ -87,6 +87,7 @@ struct mspan {
 	uint32_t avail_n;
 	uint64_t *avail;
 	uint64_t *cont;            /* tiny: granules that continue an object; else NULL */
+	void *side;                /* records of a room, or NULL: sidetable.h */
 	struct mspan *next;
 	struct mspan *prev;
 	uint32_t sweepgen;         /* mcentral.h */

@@ -231,3 +231,19 @@ unwind_trim(uintptr_t *pcs, size_t n, uintptr_t lo, uintptr_t hi)
 	memmove(pcs, pcs + drop, (n - drop) * sizeof(*pcs));
 	return n - drop;
 }
+
+static uintptr_t own_start, own_end;
+
+void
+unwind_own_code(uintptr_t start, uintptr_t end)
+{
+	own_start = start;
+	own_end = end;
+}
+
+size_t
+unwind_calls(uintptr_t *pcs, size_t max)
+{
+	size_t n = unwind_here_quietly(pcs, max);
+	return own_end != 0 ? unwind_trim(pcs, n, own_start, own_end) : n;
+}

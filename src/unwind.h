@@ -26,4 +26,11 @@ size_t unwind_here_quietly(uintptr_t *pcs, size_t max);
  * all inside stay as they are. Returns the new number. */
 size_t unwind_trim(uintptr_t *pcs, size_t n, uintptr_t lo, uintptr_t hi);
 
+/* The module that is ours, for unwind_calls; 0, 0: no telling. */
+void unwind_own_code(uintptr_t start, uintptr_t end);
+
+/* For every malloc and free: the caller's stack as unwind_here_quietly has it, but
+ * of our own frames only the outermost one, the function that the program called. */
+size_t unwind_calls(uintptr_t *pcs, size_t max);
+
 #endif
