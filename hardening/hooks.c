@@ -8,13 +8,44 @@
 #include "../src/options.h"
 #include "../src/sys.h"
 #include "canary.h"
+#include "debug.h"
 #include "fault.h"
 #include "guard.h"
 #include "patrol.h"
 #include "quarantine.h"
+#include "redzone.h"
 #include "sample.h"
+#include "sidetable.h"
 #include "zero.h"
 #include "zerosize.h"
+
+uint32_t
+hooks_tail_bytes(void)
+{
+	return options.redzone ? REDZONE_BYTES : options.canary ? CANARY_BYTES : 0;
+}
+
+static void
+records_init(void)
+{
+	const struct side_config side = {
+		.on = options.records,
+		.stack_depth = options.stack_depth,
+		.depot_bytes = options.depot_bytes,
+		.break_on_alloc = options.break_on_alloc,
+	};
+	const struct debug_config debug = {
+		.redzone = options.records && options.redzone,
+		.mismatch = options.mismatch,
+		.fill_alloc = (uint8_t)options.fill_alloc,
+		.fill_free = (uint8_t)options.fill_free,
+		.fill_max_bytes = options.fill_max_bytes,
+		.wait_bytes = options.slot_quarantine_bytes,
+		.wait_share = options.slot_quarantine_share,
+	};
+	sidetable_init(&side);
+	debug_init(&debug);
+}
 
 void
 hooks_init(struct mheap *h)
@@ -32,6 +63,9 @@ hooks_init(struct mheap *h)
 	canary_init(options.canary, options.seed);
 	zero_init(options.zero_on_free);
 	patrol_init(options.patrol);
+	records_init();
+	if (options.records)
+		fault_add_room(&debug_room);
 	zerosize_init(options.zero_size_faults, options.seed);
 	if (options.span_guards != 0 || options.large_guards != 0 || options.span_quarantine_fault)
 		fault_add_room(&fault_heap);
@@ -51,6 +85,8 @@ hooks_reset(void)
 	zero_init(false);
 	patrol_init(0);
 	zerosize_init(false, 1);
+	sidetable_init(&(struct side_config){ 0 });
+	debug_init(&(struct debug_config){ 0 });
 	sample_start(&(struct sample_config){ 0 });
 }
 
@@ -58,6 +94,8 @@ void
 hook_heap_after_fork_child(void)
 {
 	guard_after_fork_child();
+	sidetable_after_fork_child();
+	debug_after_fork_child();
 	quarantine_after_fork_child();
 }
 
@@ -77,20 +115,55 @@ hooks_start(void)
 	sys_seal(&options, sizeof(options));
 }
 
-void
-hook_slot_alloc(const struct mspan *s, void *p)
+bool
+hook_span_new(struct mspan *s)
 {
-	if (mspan_is_large(s))
-		return;
-	zero_check(s, p, "malloc");
-	canary_write(s, p);
+	return sidetable_span_new(s);
 }
 
 void
-hook_slot_free(const struct mspan *s, void *p, const char *api)
+hook_span_release(struct mspan *s)
 {
-	canary_check(s, p, api);
+	sidetable_span_release(s);
+}
+
+bool
+hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum malloc_api api,
+    bool fresh)
+{
+	if (sidetable_is_on())
+		return debug_alloc(s, p, bytes, align, api, fresh);
+	if (mspan_is_large(s))
+		return fresh;
+	zero_check(s, p, "malloc");
+	canary_write(s, p);
+	return fresh || zero_is_on();
+}
+
+enum free_verdict
+hook_slot_free(struct mspan *s, size_t idx, enum malloc_api api)
+{
+	void *p = (void *)(s->base + idx * s->elem_bytes);
+	if (sidetable_is_on())
+		return debug_free(s, idx, api);
+	if (mspan_is_large(s))
+		return FREE_NOW;
+	canary_check(s, p, malloc_api_name(api));
 	zero_slot(s, p);
+	return FREE_NOW;
+}
+
+bool
+hook_slot_freed(const struct mspan *s, size_t idx)
+{
+	return sidetable_freed(s, idx);
+}
+
+size_t
+hook_slot_bytes(const struct mspan *s, size_t idx, size_t otherwise)
+{
+	const struct side_record *r = sidetable_record(s, idx);
+	return r != NULL && side_serial(r) != 0 ? side_bytes(r, s->elem_bytes) : otherwise;
 }
 
 /* Slots in a window are free, like all that are not live. A live slot whose
@@ -100,6 +173,8 @@ hook_slot_free(const struct mspan *s, void *p, const char *api)
 const char *
 hook_slot_check(const struct mspan *s, uintptr_t *where)
 {
+	if (sidetable_is_on())
+		return debug_check(s, where);
 	if (!(canary_is_on() || zero_is_on()) || mspan_is_large(s) || mspan_is_tiny(s) ||
 	    a32_load_acquire(&s->state) != SPAN_IN_USE)
 		return NULL;
@@ -121,7 +196,7 @@ hook_slot_explain(uintptr_t where, const char *api)
 {
 	size_t idx;
 	const struct mspan *s = span_of(where);
-	if (s == NULL || mspan_is_large(s))
+	if (debug_explain(where, api) || s == NULL || mspan_is_large(s))
 		return;
 	if (where >= s->base + s->nelems * s->elem_bytes)
 		zero_tail_check(s, api);

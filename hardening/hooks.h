@@ -12,6 +12,9 @@ struct mspan;
 /* Once, from proc.c, after the tiers are up and before the first span. */
 void hooks_init(struct mheap *h);
 
+/* Bytes at the end of each small slot that the rooms take for themselves (proc.c). */
+uint32_t hooks_tail_bytes(void);
+
 /* Every room off, nothing parked: test builds, whose heap is made anew. */
 void hooks_reset(void);
 
@@ -40,10 +43,28 @@ void hook_heap_after_fork_child(void);
 /* Bytes parked. */
 size_t hook_quarantine_bytes(void);
 
-/* In an armed mode, a slot on its way out of and into the allocator (malloc.c);
- * free: p is live still. */
-void hook_slot_alloc(const struct mspan *s, void *p);
-void hook_slot_free(const struct mspan *s, void *p, const char *api);
+/* The records of a new span, and their end (mheap.c). false: no memory. */
+bool hook_span_new(struct mspan *s);
+void hook_span_release(struct mspan *s);
+
+/* In an armed mode, a slot or large object on its way out of the allocator (malloc.c):
+ * bytes and align as asked for. fresh: it holds zeroes only; the return value says
+ * whether it does so still. */
+bool hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align,
+    enum malloc_api api, bool fresh);
+
+enum free_verdict {
+	FREE_NOW,               /* the tiers go on */
+	FREE_LATER,             /* a room keeps it, live to the tiers, and calls free_slot */
+	FREE_REFUSED,           /* it was freed before */
+};
+
+/* ... and back in; the slot is live to the tiers. */
+enum free_verdict hook_slot_free(struct mspan *s, size_t idx, enum malloc_api api);
+/* Live to the tiers, but freed by the program. */
+bool hook_slot_freed(const struct mspan *s, size_t idx);
+/* What was asked for; `otherwise` if nobody knows. */
+size_t hook_slot_bytes(const struct mspan *s, size_t idx, size_t otherwise);
 /* Looks at every slot of a span at rest: canaries of live ones, zeroes of freed
  * ones (verify.c, patrol). NULL, or the tag of what is wrong, and where. */
 const char *hook_slot_check(const struct mspan *s, uintptr_t *where);

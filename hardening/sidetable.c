@@ -159,11 +159,17 @@ sidetable_serial(void)
 	return a64_load_relaxed(&side.serial);
 }
 
+int
+sidetable_tid(void)
+{
+	const struct mcache *c = mcache_self();
+	return c != NULL ? c->tid : sys_gettid();
+}
+
 static struct side_who
 who(enum malloc_api api, size_t align)
 {
-	const struct mcache *c = mcache_self();
-	int tid = c != NULL ? c->tid : sys_gettid();
+	int tid = sidetable_tid();
 	unsigned log = ctz64(align);
 	return (struct side_who){ .tid = (uint32_t)tid & ((1u << 22) - 1), .api = api & 31u,
 		.align = (log < 31 ? log : 31) & 31u };
@@ -226,17 +232,16 @@ trace_of(uint32_t tid, uint32_t stack)
 }
 
 void
-sidetable_describe(const struct side_record *r, uintptr_t base, size_t elem_bytes, bool live,
+sidetable_describe(const struct side_record *r, uintptr_t base, size_t elem_bytes,
     struct room_object *out)
 {
+	uint64_t free_serial = a64_load_acquire(&r->free_serial);
 	*out = (struct room_object){ .kind = ROOM_RECORDED, .base = base,
-		.bytes = side_bytes(r, elem_bytes), .live = live,
-		.serial = side_serial(r), .free_serial = live ? 0 :
-		    a64_load_acquire(&r->free_serial),
-	};
+		.bytes = side_bytes(r, elem_bytes), .live = free_serial == 0,
+		.serial = side_serial(r), .free_serial = free_serial };
 	out->api = malloc_api_name((enum malloc_api)r->alloc.api);
 	out->allocated = trace_of(r->alloc.tid, r->alloc_stack);
-	if (live || out->free_serial == 0)
+	if (free_serial == 0)
 		return;
 	out->free_api = malloc_api_name((enum malloc_api)r->freed.api);
 	out->freed = trace_of(r->freed.tid, r->free_stack);

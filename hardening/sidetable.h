@@ -112,11 +112,13 @@ side_bytes(const struct side_record *r, size_t elem_bytes)
 
 /* What a report says of a record; for guarded objects, too. */
 void sidetable_describe(const struct side_record *r, uintptr_t base, size_t elem_bytes,
-    bool live, struct room_object *out);
+    struct room_object *out);
 
 /* The stack of the caller, without our own frames but the outermost, under its
  * depot number. */
 uint32_t sidetable_stack_here(void);
+/* The calling thread. */
+int sidetable_tid(void);
 /* Allocations so far. */
 uint64_t sidetable_serial(void);
 

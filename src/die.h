@@ -50,11 +50,16 @@ struct die_info {
 	uintptr_t addr;        /* the pointer in question, 0 if there is none */
 	size_t given;          /* DIE_SIZE/ALIGN_MISMATCH: what the program said */
 	size_t expected;       /* ... and what the allocator knows */
+	const char *made_by;   /* DIE_API_MISMATCH: the call that allocated it */
 	const struct die_access *access;   /* or NULL */
 	const struct die_diff *diff;       /* or NULL */
 };
 
 _Noreturn void die(const struct die_info *info);
+
+/* As die(); with halt_on_error=0 the report is made once for each place in the
+ * program, and the caller goes on. */
+void complain(const struct die_info *info);
 
 /* Internal consistency: always on, names the invariant. */
 _Noreturn void die_corruption(const char *tag, const void *where);

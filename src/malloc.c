@@ -142,8 +142,9 @@ outside_site(const void *p)
 	return boot_look(p, &bytes) != BOOT_FOREIGN ? "boot" : "outside";
 }
 
-/* p is not a live object: finds out what it is, and ends the program. */
-static _Noreturn NOINLINE void
+/* p is not a live object: finds out what it is, and ends the program, or, where that
+ * is to go on after errors, returns. */
+static NOINLINE void
 bad_pointer(const void *p, enum malloc_api api)
 {
 	struct addr_info info;
@@ -166,18 +167,20 @@ bad_pointer(const void *p, enum malloc_api api)
 		d.site = "slot";
 		break;
 	}
-	die(&d);
+	complain(&d);
 }
 
-/* The live object at p, or death. */
+/* The live object at p, or NULL after a complaint. */
 static struct mspan *
 live_object(const void *p, enum malloc_api api, size_t *idx)
 {
 	struct mspan *s = span_of((uintptr_t)p);
-	if (unlikely(s == NULL || !mspan_slot(s, (uintptr_t)p, idx) ||
-	    a32_load_acquire(&s->state) != SPAN_IN_USE || !mspan_slot_live(s, *idx)))
-		bad_pointer(p, api);
-	return s;
+	if (likely(s != NULL && mspan_slot(s, (uintptr_t)p, idx) &&
+	    a32_load_acquire(&s->state) == SPAN_IN_USE && mspan_slot_live(s, *idx) &&
+	    !hook_slot_freed(s, *idx)))
+		return s;
+	bad_pointer(p, api);
+	return NULL;
 }
 
 /* ---- malloc ---- */
@@ -291,7 +294,7 @@ static unsigned
 armed_class(size_t bytes, size_t align, unsigned spc)
 {
 	unsigned noscan = span_class_noscan(spc) ? SPAN_NOSCAN : 0;
-	size_t whole = (bytes != 0 ? bytes : 1) + mheap_.config.canary_bytes;
+	size_t whole = (bytes != 0 ? bytes : 1) + mheap_.config.tail_bytes;
 	return noscan + (align > MALLOC_ALIGN ? size_class_aligned(whole, align) :
 	    size_class_of(whole));
 }
@@ -315,16 +318,6 @@ alloc_again(size_t bytes, size_t align, unsigned spc, bool *fresh)
 	void *p = malloc_any(use, bytes, align, spc, fresh);
 	cache_done(use);
 	return p != NULL ? p : no_memory();
-}
-
-/* What the rooms do to an object on its way out. */
-static void
-armed_alloc(void *p, bool *fresh)
-{
-	if (p == NULL)
-		return;
-	hook_slot_alloc(span_of((uintptr_t)p), p);
-	*fresh |= mheap_.config.zeroed;
 }
 
 /* The one way to an object that is not in the window. */
@@ -355,8 +348,8 @@ alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
 	cache_done(use);
 	if (unlikely(p == NULL))
 		p = alloc_again(bytes, align, spc, fresh);
-	if (armed)
-		armed_alloc(p, fresh);
+	if (armed && p != NULL)
+		*fresh = hook_slot_alloc(span_of((uintptr_t)p), p, bytes, align, api, *fresh);
 	return p;
 }
 
@@ -394,9 +387,10 @@ zero_object(void *p, unsigned size_class, size_t bytes)
 	} else if (bytes < ZERO_BY_KERNEL_BYTES) {
 		memset(p, 0, bytes);
 	} else {
-		size_t whole = align_up(bytes, sys_page_bytes());
+		size_t whole = align_down(bytes, sys_page_bytes());
 		sys_unused(p, whole);
 		sys_used(p, whole);
+		memset((char *)p + whole, 0, bytes - whole);
 	}
 }
 
@@ -436,8 +430,12 @@ static void
 free_large(struct mspan *s, void *p, enum malloc_api api)
 {
 	/* the remote bit is the claim: of two frees at once, one gets it */
-	if (a64_load_acquire(&s->live[0]) != 1 || (a64_fetch_or(&s->remote[0], 1) & 1) != 0)
+	if (a64_load_acquire(&s->live[0]) != 1 || (a64_fetch_or(&s->remote[0], 1) & 1) != 0) {
 		bad_pointer(p, api);
+		return;
+	}
+	if (mheap_.config.armed)
+		hook_slot_free(s, 0, api);
 	a64_fetch_add(&mheap_.large_frees, 1);
 	struct mcache *c = mcache_self();
 	if (unlikely(c != NULL && c->busy == CACHE_SLOW)) {
@@ -454,18 +452,32 @@ free_large(struct mspan *s, void *p, enum malloc_api api)
 		c->busy = CACHE_FAST;
 }
 
+static void
+free_small(struct mspan *s, size_t idx, void *p, enum malloc_api api)
+{
+	struct mcache *c = mcache_self();
+	if (aptr_load_relaxed(&s->owner) == c && c->busy == CACHE_IDLE)
+		mcache_free_local(c, s, idx);
+	else if (!mcache_free_remote(&mheap_, s, idx))
+		bad_pointer(p, api);
+}
+
+void
+free_slot(struct mspan *s, size_t idx)
+{
+	free_small(s, idx, (void *)(s->base + idx * s->elem_bytes), API_FREE);
+}
+
 /* The slot is looked at and cleared while it is still live, so that nobody can
  * be handed it meanwhile. */
 static void
 free_armed(struct mspan *s, size_t idx, void *p, enum malloc_api api)
 {
-	struct mcache *c = mcache_self();
-	if (!mspan_slot_live(s, idx))
-		bad_pointer(p, api);
-	hook_slot_free(s, p, malloc_api_name(api));
-	if (aptr_load_relaxed(&s->owner) == c && c->busy == CACHE_IDLE)
-		mcache_free_local(c, s, idx);
-	else if (!mcache_free_remote(&mheap_, s, idx))
+	enum free_verdict v = mspan_slot_live(s, idx) ? hook_slot_free(s, idx, api) :
+	    FREE_REFUSED;
+	if (v == FREE_NOW)
+		free_small(s, idx, p, api);
+	else if (v == FREE_REFUSED)
 		bad_pointer(p, api);
 }
 
@@ -483,7 +495,7 @@ free_slow(void *p, enum malloc_api api)
 	}
 	if (!mspan_slot(s, (uintptr_t)p, &idx) || a32_load_acquire(&s->state) != SPAN_IN_USE)
 		bad_pointer(p, api);
-	if (mspan_is_large(s))
+	else if (mspan_is_large(s))
 		free_large(s, p, api);
 	else if (mheap_.config.armed)
 		free_armed(s, idx, p, api);
@@ -498,12 +510,12 @@ freegc(void *p, enum malloc_api api)
 }
 
 static size_t
-object_bytes(const struct mspan *s, size_t idx)
+room_bytes(const struct mspan *s, size_t idx)
 {
 	if (mspan_is_large(s))
 		return s->elem_bytes;
 	if (!mspan_is_tiny(s))
-		return s->elem_bytes - mheap_.config.canary_bytes;
+		return s->elem_bytes - mheap_.config.tail_bytes;
 	size_t n = 1;
 	while ((idx + n) % TINY_BLOCK_GRANULES != 0 &&
 	    (s->cont[(idx + n) / 64] >> ((idx + n) % 64) & 1) != 0)
@@ -511,26 +523,35 @@ object_bytes(const struct mspan *s, size_t idx)
 	return n * TINY_GRANULE_BYTES;
 }
 
+static size_t
+object_bytes(const struct mspan *s, size_t idx)
+{
+	size_t n = room_bytes(s, idx);
+	return mheap_.config.exact ? hook_slot_bytes(s, idx, n) : n;
+}
+
 /* What the allocator would have given for the size and alignment the program
  * now says; 0: it could not have. */
 static size_t
 bytes_given_for(size_t bytes, size_t align)
 {
+	if (mheap_.config.exact)
+		return bytes;
 	if (bytes == 0)
 		bytes = 1;
-	size_t canary = mheap_.config.canary_bytes;
+	size_t tail = mheap_.config.tail_bytes;
 	if (bytes > MALLOC_MAX_BYTES)
 		return 0;
-	unsigned c = align > MALLOC_ALIGN ? size_class_aligned(bytes + canary, align) :
-	    size_class_of(bytes + canary);
-	return c != 0 ? size_classes[c].elem_bytes - canary :
+	unsigned c = align > MALLOC_ALIGN ? size_class_aligned(bytes + tail, align) :
+	    size_class_of(bytes + tail);
+	return c != 0 ? size_classes[c].elem_bytes - tail :
 	    mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
 }
 
-static _Noreturn NOINLINE void
+static NOINLINE void
 wrong_size(const void *p, size_t bytes, size_t have, enum malloc_api api)
 {
-	die(&(struct die_info){ .code = DIE_SIZE_MISMATCH, .api = malloc_api_name(api),
+	complain(&(struct die_info){ .code = DIE_SIZE_MISMATCH, .api = malloc_api_name(api),
 	    .site = "sized", .addr = (uintptr_t)p, .given = bytes, .expected = have });
 }
 
@@ -538,7 +559,7 @@ static void
 check_align(const void *p, size_t align, enum malloc_api api)
 {
 	if (unlikely(align != 0 && ((uintptr_t)p & (align - 1)) != 0))
-		die(&(struct die_info){ .code = DIE_ALIGN_MISMATCH, .api = malloc_api_name(api),
+		complain(&(struct die_info){ .code = DIE_ALIGN_MISMATCH, .api = malloc_api_name(api),
 		    .site = "align", .addr = (uintptr_t)p, .given = align,
 		    .expected = (size_t)1 << __builtin_ctzll((uintptr_t)p) });
 }
@@ -565,6 +586,8 @@ check_size(const void *p, size_t bytes, size_t align, enum malloc_api api)
 		return;
 	}
 	struct mspan *s = live_object(p, api, &idx);
+	if (s == NULL)
+		return;
 	check_align(p, align, api);
 	have = object_bytes(s, idx);
 	size_t given = mspan_is_tiny(s) ? align_up(bytes, TINY_GRANULE_BYTES) :
@@ -589,9 +612,10 @@ free_aligned_check(void *p, size_t align, enum malloc_api api)
 	bool noscan;
 	if (p == NULL)
 		return;
-	if (span_of((uintptr_t)p) != NULL ||
-	    outside_look(p, api, &bytes, &noscan) != OUTSIDE_OK)
-		live_object(p, api, &idx);
+	if ((span_of((uintptr_t)p) != NULL ||
+	    outside_look(p, api, &bytes, &noscan) != OUTSIDE_OK) &&
+	    live_object(p, api, &idx) == NULL)
+		return;
 	check_align(p, align, api);
 	free_fast(p, api);
 }
@@ -607,7 +631,7 @@ usable_size(const void *p, enum malloc_api api)
 	    outside_look(p, api, &bytes, &noscan) == OUTSIDE_OK)
 		return bytes;
 	struct mspan *s = live_object(p, api, &idx);
-	return object_bytes(s, idx);
+	return s != NULL ? object_bytes(s, idx) : 0;
 }
 
 /* ---- realloc ---- */
@@ -617,7 +641,7 @@ usable_size(const void *p, enum malloc_api api)
 static bool
 same_class(const struct mspan *s, size_t bytes)
 {
-	size_t whole = bytes + mheap_.config.canary_bytes;
+	size_t whole = bytes + mheap_.config.tail_bytes;
 	return !mspan_is_tiny(s) && whole <= SMALL_MAX_BYTES &&
 	    size_class_of(whole) == span_class_size_class(s->span_class);
 }
@@ -655,7 +679,7 @@ move_object(struct mspan *s, void *p, size_t have, size_t bytes, enum malloc_api
 	struct mspan *to = span_of((uintptr_t)q);
 	size_t whole = to != NULL && mspan_bytes(to) < mspan_bytes(s) ? mspan_bytes(to) :
 	    mspan_bytes(s);
-	if (keep >= MOVE_MIN_BYTES && mspan_is_large(s) && to != NULL && mspan_is_large(to) &&
+	if (keep >= MOVE_MIN_BYTES && !mheap_.config.exact && mspan_is_large(s) && to != NULL && mspan_is_large(to) &&
 	    sys_move(q, p, whole))
 		to->moved = true;
 	else
@@ -691,10 +715,12 @@ reallocgc(void *p, size_t bytes, enum malloc_api api)
 	    outside_look(p, api, &have, &noscan) == OUTSIDE_OK)
 		return realloc_outside(p, have, bytes, noscan, api);
 	struct mspan *s = live_object(p, api, &idx);
-	have = object_bytes(s, idx);
-	if (unlikely(bytes > MALLOC_MAX_BYTES))
+	if (unlikely(s == NULL || bytes > MALLOC_MAX_BYTES))
 		return no_memory();
-	if (mspan_is_large(s)) {
+	have = object_bytes(s, idx);
+	if (mheap_.config.exact) {
+		/* moves: who keeps the old address is found out */
+	} else if (mspan_is_large(s)) {
 		if (bytes > SMALL_MAX_BYTES && resize_large(s, bytes))
 			return p;
 	} else if (same_class(s, bytes)) {

@@ -7,6 +7,7 @@
 #include "base.h"
 
 struct mcache;
+struct mspan;
 
 /* Anything above is refused with ENOMEM: a difference of two pointers into an
  * object must fit ptrdiff_t. */
@@ -27,6 +28,10 @@ void free_sized_check(void *p, size_t bytes, size_t align, enum malloc_api api);
 /* Frees p after checking that it is a multiple of align. */
 void free_aligned_check(void *p, size_t align, enum malloc_api api);
 size_t usable_size(const void *p, enum malloc_api api);
+
+/* The tiers' part of freeing a small slot that is live to them: what a room that
+ * kept it (FREE_LATER) ends with. */
+void free_slot(struct mspan *s, size_t idx);
 
 /* The slow halves of malloc_fast and free_fast. */
 void *malloc_slow(size_t bytes, unsigned span_class, enum malloc_api api);

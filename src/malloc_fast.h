@@ -41,7 +41,9 @@ malloc_fast_class(size_t bytes, unsigned noscan, enum malloc_api api)
 			c->busy = CACHE_IDLE;
 		}
 	}
-	return malloc_slow(bytes, spc, api);
+	void *p = malloc_slow(bytes, spc, api);
+	NO_TAIL_CALL();
+	return p;
 }
 
 INLINE void *

@@ -238,6 +238,28 @@ request_span(const struct mheap *h, size_t npages, unsigned span_class, size_t a
 	return r;
 }
 
+/* Nothing of the program's is in its pages any more; they become free. */
+static void
+release_span(struct mheap *h, struct mspan *s)
+{
+	size_t guard_bytes = h->os_page_pages << PAGE_SHIFT;
+	uintptr_t at = s->base - ((s->guards & GUARD_BEFORE) != 0 ? guard_bytes : 0);
+	size_t total_pages = mheap_span_pages(h, s);
+	if (s->guards != 0 && !hook_guards_take_off(s, guard_bytes)) {
+		hook_span_keep(h, s);   /* a guard page must not become a free page */
+		return;
+	}
+	hook_span_release(s);
+	mutex_lock(&h->lock);
+	arena_clear_span(s);
+	mspan_set_state(s, SPAN_DEAD);
+	a64_fetch_sub(&h->spans_in_use, 1);
+	a64_fetch_sub(&h->span_pages_in_use, total_pages);
+	page_alloc_free(&h->pages, at, total_pages);
+	pool_put_locked(h, s);
+	mutex_unlock(&h->lock);
+}
+
 static struct mspan *
 finish_span(struct mheap *h, struct mspan *s, uintptr_t at, const struct span_request *r,
     bool zeroed)
@@ -250,9 +272,14 @@ finish_span(struct mheap *h, struct mspan *s, uintptr_t at, const struct span_re
 		s->guards = (uint8_t)r->guards;
 		hook_guards_put(s, guard_bytes);
 	}
+	bool ok = hook_span_new(s);
 	a64_fetch_add(&h->spans_in_use, 1);
 	a64_fetch_add(&h->span_pages_in_use, r->total_pages);
 	arena_set_span(s);
+	if (unlikely(!ok)) {
+		release_span(h, s);
+		return NULL;
+	}
 	return s;
 }
 
@@ -314,27 +341,6 @@ mheap_alloc_span(struct mheap *h, struct mcache *c, size_t npages, unsigned span
 	if (c != NULL && r.total_pages < CACHED_SPAN_PAGES && align_pages == 1)
 		return alloc_span_cached(h, c, &r);
 	return alloc_span_locking(h, &r);
-}
-
-/* Nothing of the program's is in its pages any more; they become free. */
-static void
-release_span(struct mheap *h, struct mspan *s)
-{
-	size_t guard_bytes = h->os_page_pages << PAGE_SHIFT;
-	uintptr_t at = s->base - ((s->guards & GUARD_BEFORE) != 0 ? guard_bytes : 0);
-	size_t total_pages = mheap_span_pages(h, s);
-	if (s->guards != 0 && !hook_guards_take_off(s, guard_bytes)) {
-		hook_span_keep(h, s);   /* a guard page must not become a free page */
-		return;
-	}
-	mutex_lock(&h->lock);
-	arena_clear_span(s);
-	mspan_set_state(s, SPAN_DEAD);
-	a64_fetch_sub(&h->spans_in_use, 1);
-	a64_fetch_sub(&h->span_pages_in_use, total_pages);
-	page_alloc_free(&h->pages, at, total_pages);
-	pool_put_locked(h, s);
-	mutex_unlock(&h->lock);
 }
 
 static bool

@@ -28,7 +28,8 @@ struct mheap_config {
 	bool randomize;
 	bool armed;                 /* every malloc and free is to be seen */
 	bool zeroed;                /* all free memory of the heap is zero */
-	uint32_t canary_bytes;      /* of each small slot, not the program's */
+	bool exact;                 /* a room knows what was asked for; realloc moves */
+	uint32_t tail_bytes;        /* of each small slot, not the program's */
 	uint64_t scavenge_delay_ns;
 	bool scavenge_on_slow_path;
 	uint64_t seed;              /* 0: from the system */

@@ -93,7 +93,7 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 	s->base = base;
 	s->npages = npages;
 	byte_store_relaxed(&s->span_class, (uint8_t)span_class);
-	s->sized_class = policy->canary ? NO_SIZED_CLASS : (uint8_t)span_class;
+	s->sized_class = policy->tail ? NO_SIZED_CLASS : (uint8_t)span_class;
 	set_geometry(s);
 	size_t nwords = mspan_words(s->nelems);
 	uint64_t *own = (uint64_t *)(s + 1);

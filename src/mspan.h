@@ -58,7 +58,7 @@ enum {
 };
 
 /* No size maps to it: sized frees of this span's slots are looked at in full,
- * because the class is not that of the size alone (canaries). */
+ * because the class is not that of the size alone (canaries, redzones). */
 enum { NO_SIZED_CLASS = 0xff };
 
 enum span_state { SPAN_DEAD, SPAN_IN_USE, SPAN_PARKED };
@@ -188,7 +188,7 @@ size_t mspan_struct_bytes(size_t nwords);
 struct span_policy {
 	unsigned sweep_share_percent;   /* freed slots that make a sweep worth while */
 	size_t window_bytes;            /* a window of large slots is kept this short */
-	bool canary;                    /* slots end in one */
+	bool tail;                      /* slots end in bytes that are not the program's */
 };
 
 /* Sets the fields of a span over [base, base + npages pages): all slots free,

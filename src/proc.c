@@ -81,11 +81,13 @@ init_locked(void)
 	options_init();
 	sys_init(guard_kind(), options.guard_vma_percent);
 	struct mheap_config config = {
-		.span = { options.sweep_share, options.window_bytes, options.canary },
+		.span = { options.sweep_share, options.window_bytes,
+		    options.canary || options.records },
 		.randomize = options.randomize,
-		.armed = options.canary || options.zero_on_free,
+		.armed = options.canary || options.zero_on_free || options.records,
+		.exact = options.records,
 		.zeroed = options.zero_on_free,
-		.canary_bytes = options.canary ? 8 : 0,
+		.tail_bytes = hooks_tail_bytes(),
 		.scavenge_delay_ns = (uint64_t)options.scavenge_delay_ms * 1000000,
 		.scavenge_on_slow_path = options.scavenge == OPT_SCAVENGE_SLOW,
 		.seed = options.seed,

@@ -44,6 +44,7 @@
 #include "die.h"
 #include "log.h"
 #include "mlookup.h"
+#include "options.h"
 #include "print.h"
 #include "procmap.h"
 #include "unwind.h"
@@ -58,6 +59,8 @@ enum {
 	WAIT_MS = 10,
 	WAITS_MAX = 500,
 	REPORTS_MAX = 8,
+	TOLD_PLACES = 1024,            /* reported when the program goes on after errors */
+	TOLD_FRAMES = 12,
 };
 
 char spanguard_report[REPORT_KEPT_BYTES];
@@ -272,6 +275,17 @@ put_late(struct print *p, const struct die_info *info)
 	print_hex(p, info->addr);
 }
 
+/* "operator new []", as AddressSanitizer spells it. */
+static void
+put_function(struct print *p, const char *api)
+{
+	for (; api != NULL && *api != 0; api++) {
+		if (*api == '[')
+			print_char(p, ' ');
+		print_char(p, *api);
+	}
+}
+
 static void
 put_title(struct print *p, const struct die_info *info)
 {
@@ -293,7 +307,16 @@ put_title(struct print *p, const struct die_info *info)
 		print_hex(p, info->addr);
 		break;
 	case DIE_CANARY:
+	case DIE_UNDERFLOW_SEEN:
 	case DIE_WRITE_AFTER_FREE: put_late(p, info); break;
+	case DIE_API_MISMATCH:
+		print_str(p, "alloc-dealloc-mismatch (");
+		put_function(p, info->made_by);
+		print_str(p, " vs ");
+		put_function(p, info->api);
+		print_str(p, ") on ");
+		print_hex(p, info->addr);
+		break;
 	case DIE_CORRUPTION: put_tagged(p, "allocator metadata corrupted", info); break;
 	case DIE_VERIFY: put_tagged(p, "heap verification failed", info); break;
 	case DIE_OUT_OF_MEMORY:
@@ -583,8 +606,18 @@ put_object(struct print *p, uintptr_t addr)
 	const struct room_object *o = &rep.object;
 	put_relation(p, addr, o->base, o->bytes, "-byte region");
 	print_str(p, " (");
-	print_str(p, o->what);
-	print_str(p, o->live ? ", live)\n" : ", freed)\n");
+	print_str(p, o->what != NULL ? o->what : o->api);
+	if (o->serial != 0) {
+		print_str(p, ", allocation ");
+		print_dec(p, o->serial);
+	}
+	print_str(p, o->live ? ", live" : ", freed");
+	if (o->kind == ROOM_RECORDED) {
+		print_str(p, "; ");
+		put_span(p, &rep.addr);
+	} else {
+		print_str(p, ")\n");
+	}
 }
 
 static void
@@ -634,7 +667,7 @@ put_histories(struct print *p)
 /* ---- changed bytes ------------------------------------------------------ */
 
 static void
-put_changed_byte(struct print *p, uintptr_t offset, uint8_t found, uint8_t expected)
+put_changed_byte(struct print *p, int64_t offset, uint8_t found, uint8_t expected)
 {
 	static const char digit[] = "0123456789abcdef";
 	char text[] = ": 0x.. (expected 0x..)\n";
@@ -643,7 +676,7 @@ put_changed_byte(struct print *p, uintptr_t offset, uint8_t found, uint8_t expec
 	text[19] = digit[expected >> 4];
 	text[20] = digit[expected & 15];
 	print_str(p, "    offset ");
-	print_dec(p, offset);
+	print_sdec(p, offset);
 	print_str(p, text);
 }
 
@@ -701,11 +734,11 @@ is_pointer(uint64_t word)
 }
 
 static void
-put_word(struct print *p, uintptr_t offset, uint64_t word)
+put_word(struct print *p, int64_t offset, uint64_t word)
 {
 	int64_t v = (int64_t)word;
 	print_str(p, "  the 8 bytes at offset ");
-	print_dec(p, offset);
+	print_sdec(p, offset);
 	if (is_pointer(word)) {
 		print_str(p, " are a pointer: ");
 		put_address(p, (uintptr_t)word, &rep.target);
@@ -729,7 +762,7 @@ put_first_word(struct print *p, const struct die_diff *d, uintptr_t origin)
 	for (; i + sizeof(word) <= d->n; i += sizeof(word)) {
 		memcpy(&word, d->found + i, sizeof(word));
 		if (memcmp(d->found + i, d->expected + i, sizeof(word)) != 0) {
-			put_word(p, d->base + i - origin, word);
+			put_word(p, (int64_t)(d->base + i - origin), word);
 			return;
 		}
 	}
@@ -741,15 +774,13 @@ put_diff(struct print *p, const struct die_info *info)
 	const struct die_diff *d = info->diff;
 	size_t shown = 0;
 	uintptr_t origin = object_base() != 0 ? object_base() : info->addr;
-	if (d->base - origin >= (size_t)1 << ADDR_BITS)
-		origin = d->base;       /* bytes before the object */
 	print_bytes(p, d->changed);
 	print_str(p, d->changed == 1 ? " changed, by offset from " : " changed, by offsets from ");
 	print_hex(p, origin);
 	print_str(p, ":\n");
 	for (size_t i = 0; i < d->n && i < DIE_DIFF_BYTES; i++)
 		if (d->found[i] != d->expected[i]) {
-			put_changed_byte(p, d->base + i - origin, d->found[i], d->expected[i]);
+			put_changed_byte(p, (int64_t)(d->base + i - origin), d->found[i], d->expected[i]);
 			shown++;
 		}
 	if (shown < d->changed)
@@ -837,6 +868,10 @@ hint_of(const struct die_info *info)
 	case DIE_UNDERFLOW: return hint_beyond(info);
 	case DIE_ZERO_SIZE:
 		return "malloc(0) returns a pointer that may be freed and nothing else; was a size computed as 0?";
+	case DIE_API_MISMATCH:
+		return "new[] goes with delete[], new with delete, malloc and its kin with free; mismatch=0 switches this check off";
+	case DIE_UNDERFLOW_SEEN:
+		return "the bytes before the object were written between its allocation and this call: a negative index, or a pointer that was moved down too far";
 	case DIE_CANARY:
 		return "the bytes behind the object were written between its allocation and this call; the offset says how far the write went";
 	case DIE_WRITE_AFTER_FREE:
@@ -865,26 +900,46 @@ in_libc(uintptr_t pc)
 
 /* The frame to group reports by: the caller of our function, or where the fault
  * was, but not in libc. */
-static size_t
-summary_frame(const struct die_info *info)
+static uintptr_t
+summary_here(const struct die_info *info)
 {
 	size_t i = 0;
+	if (rep.frames == 0)
+		return 0;
 	if (info->access == NULL)
-		return rep.frames > 1 ? 1 : 0;
+		return rep.pcs[rep.frames > 1 ? 1 : 0];
 	while (i < rep.frames && in_libc(rep.pcs[i]))
 		i++;
-	return i < rep.frames ? i : 0;
+	return rep.pcs[i < rep.frames ? i : 0];
+}
+
+/* What a check of freed memory or of the whole heap came upon is not the fault of
+ * whoever made it run: that is named by who freed, or made, the object. */
+static uintptr_t
+summary_pc(const struct die_info *info)
+{
+	const struct room_trace *t = &rep.object.allocated;
+	bool late = info->code == DIE_CANARY || info->code == DIE_UNDERFLOW_SEEN;
+	bool by_free = strstr(info->api, "free") != NULL || strstr(info->api, "delete") != NULL ||
+	    strstr(info->api, "realloc") != NULL;
+	if (info->code == DIE_WRITE_AFTER_FREE)
+		t = &rep.object.freed;
+	else if (!late || by_free)
+		return summary_here(info);
+	if (!rep.has_object || t->frames == 0)
+		return summary_here(info);
+	return t->pcs[t->frames > 1 ? 1 : 0];
 }
 
 static void
 put_summary(struct print *p, const struct die_info *info)
 {
-	size_t i = summary_frame(info);
+	uintptr_t pc = summary_pc(info);
 	print_str(p, "SUMMARY: spanguard: ");
 	print_str(p, die_word(info->code, info->api));
-	if (rep.frames != 0 && look_up_pc(rep.pcs[i])) {
+	if (pc != 0 && look_up_pc(pc)) {
 		print_char(p, ' ');
-		put_place(p, rep.pcs[i]);
+		put_place(p, pc);
 		if (rep.has_symbol) {
 			print_str(p, " in ");
 			print_quoted(p, rep.symbol, SYMBOL_BYTES);
@@ -908,7 +963,7 @@ put_what(struct print *p, uintptr_t addr)
 {
 	if (addr == 0)
 		return;
-	if (rep.has_object && rep.object.what != NULL) {
+	if (rep.has_object && (rep.object.what != NULL || rep.object.api != NULL)) {
 		print_hex(p, addr);
 		put_object(p, addr);
 		put_histories(p);
@@ -999,6 +1054,36 @@ report_and_go_on(const struct die_info *info)
 	a64_store_release(&owner, 0);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 	errno = saved;
+}
+
+/* Places that were reported, by a hash of the error and the frames next to it. */
+static bool
+told_before(const struct die_info *info)
+{
+	static atomic_u64 told[TOLD_PLACES];
+	uintptr_t pcs[TOLD_FRAMES];
+	size_t n = unwind_calls(pcs, TOLD_FRAMES);
+	uint64_t h = info->code;
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ pcs[i]) * 0x9e3779b97f4a7c15u;
+	h |= 1;
+	for (size_t i = 0; i < TOLD_PLACES; i++) {
+		uint64_t seen = 0;
+		if (a64_cas(&told[(h / 2 + i) % TOLD_PLACES], &seen, h))
+			return false;
+		if (seen == h)
+			return true;
+	}
+	return true;            /* so many places: enough has been said */
+}
+
+NOINLINE void
+complain(const struct die_info *info)
+{
+	if (options.halt_on_error)
+		report_and_abort(info, (uintptr_t)__builtin_return_address(0));
+	if (!told_before(info))
+		report_and_go_on(info);
 }
 
 void

@@ -86,3 +86,9 @@ report_warn(const char *first, ...)
 {
 	fprintf(stderr, "fake_die: warning: %s\n", first);
 }
+
+void
+complain(const struct die_info *info)
+{
+	die(info);
+}

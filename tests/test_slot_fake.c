@@ -44,8 +44,8 @@ start_with(bool canary, bool zero, uint64_t seed)
 	heap_start(&(struct heap_setup){ .randomize = true, .seed = seed });
 	mheap_.config.armed = true;
 	mheap_.config.zeroed = zero;
-	mheap_.config.canary_bytes = canary ? CANARY_BYTES : 0;
-	mheap_.config.span.canary = canary;
+	mheap_.config.tail_bytes = canary ? CANARY_BYTES : 0;
+	mheap_.config.span.tail = canary;
 	canary_init(canary, seed);
 	zero_init(zero);
 	quarantine_init(&(struct quarantine_config){ .zeroed = zero, .seed = seed });

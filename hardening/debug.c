@@ -1,0 +1,474 @@
+/* debug.c - see debug.h. */
+#include "debug.h"
+
+#include <string.h>
+
+#include "../src/atomic.h"
+#include "../src/lock.h"
+#include "../src/malloc.h"
+#include "../src/marena.h"
+#include "../src/mheap.h"
+#include "../src/mspan.h"
+#include "../src/persistentalloc.h"
+#include "../src/sys.h"
+#include "guard.h"
+#include "redzone.h"
+#include "sidetable.h"
+
+enum {
+	WAIT_FLOOR_BYTES = 1 << 20,
+	WAIT_LEAST_SLOT_BYTES = 64,     /* for the length of the ring */
+	LEAVE_AT_ONCE = 8,              /* slots that leave for one that comes, at most */
+};
+
+static struct debug_config config;
+
+/* The queue of slots that wait: addresses of slots that are live to the tiers. */
+static struct {
+	struct mutex lock;
+	struct persistent memory;
+	atomic_u32 holder;              /* tid that has the lock */
+	uintptr_t *ring;                /* NULL: nothing waits */
+	size_t places;                  /* a power of two */
+	size_t head, tail;              /* ever taken out, put in; under lock */
+	size_t bytes;
+} wait;
+
+static size_t
+ring_places(size_t bytes)
+{
+	size_t n = 1024;
+	while (n < bytes / WAIT_LEAST_SLOT_BYTES)
+		n *= 2;
+	return n;
+}
+
+void
+debug_init(const struct debug_config *c)
+{
+	config = *c;
+	memset(&wait, 0, sizeof(wait));
+	wait.lock = (struct mutex)MUTEX_INIT(LOCK_WAITING);
+	persistent_init(&wait.memory);
+	if (!c->redzone || c->wait_bytes == 0)
+		return;
+	wait.places = ring_places(c->wait_bytes);
+	wait.ring = persistent_alloc(&wait.memory, wait.places * sizeof(*wait.ring), CACHE_LINE);
+}
+
+void
+debug_after_fork_child(void)
+{
+	mutex_reset(&wait.lock);
+	a32_store_relaxed(&wait.holder, 0);
+}
+
+/* ---- zones -------------------------------------------------------------- */
+
+static char *
+slot_at(const struct mspan *s, size_t idx)
+{
+	return (char *)s->base + idx * s->elem_bytes;
+}
+
+/* The bytes of a small slot that are not the next one's left redzone. */
+static size_t
+body_bytes(const struct mspan *s)
+{
+	return s->elem_bytes - REDZONE_BYTES;
+}
+
+static void
+complain_about(enum die_code code, const char *api, const char *site, const void *object,
+    const void *zone, size_t n, uint8_t byte)
+{
+	struct die_diff diff;
+	redzone_diff(zone, n, byte, &diff);
+	complain(&(struct die_info){ .code = code, .api = api, .site = site,
+	    .addr = (uintptr_t)object, .diff = &diff });
+}
+
+static bool
+was_used(const struct mspan *s, size_t idx)
+{
+	const struct side_record *r = sidetable_record(s, idx);
+	return r != NULL && side_serial(r) != 0;
+}
+
+/* The slot in front wrote too far, if its own redzone is damaged from its first
+ * byte on; else whoever has this slot wrote before its beginning. */
+static bool
+front_overflowed(const struct mspan *s, size_t front, size_t *bytes)
+{
+	const char *p = slot_at(s, front);
+	if (!was_used(s, front) || sidetable_freed(s, front))
+		return false;
+	*bytes = side_bytes(sidetable_record(s, front), s->elem_bytes);
+	return *bytes < s->elem_bytes && (unsigned char)p[*bytes] != REDZONE_BYTE;
+}
+
+/* REDZONE-2, at the call `api` about slot idx. */
+static void
+check_front(const struct mspan *s, size_t idx, const char *api)
+{
+	size_t bytes;
+	if (idx == 0 || mspan_is_large(s))
+		return;
+	char *zone = slot_at(s, idx) - REDZONE_BYTES;
+	if (likely(redzone_intact(zone, REDZONE_BYTES, REDZONE_BYTE)))
+		return;
+	char *front = slot_at(s, idx - 1);
+	if (front_overflowed(s, idx - 1, &bytes))
+		complain_about(DIE_CANARY, api, "REDZONE-2", front, front + bytes,
+		    s->elem_bytes - bytes, REDZONE_BYTE);
+	else
+		complain_about(DIE_UNDERFLOW_SEEN, api, "REDZONE-2", slot_at(s, idx), zone,
+		    REDZONE_BYTES, REDZONE_BYTE);
+	memset(zone, REDZONE_BYTE, REDZONE_BYTES);
+}
+
+/* REDZONE-1 */
+static void
+check_behind(const struct mspan *s, size_t idx, const char *api)
+{
+	char *p = slot_at(s, idx);
+	size_t bytes = side_bytes(sidetable_record(s, idx), s->elem_bytes);
+	size_t n = s->elem_bytes - bytes;
+	if (likely(redzone_intact(p + bytes, n, REDZONE_BYTE)))
+		return;
+	complain_about(DIE_CANARY, api, "REDZONE-1", p, p + bytes, n, REDZONE_BYTE);
+	memset(p + bytes, REDZONE_BYTE, n);
+}
+
+static size_t
+filled_bytes(const struct mspan *s)
+{
+	size_t n = body_bytes(s);
+	return n < config.fill_max_bytes ? n : config.fill_max_bytes;
+}
+
+/* REDZONE-3 */
+static void
+check_freed(const struct mspan *s, size_t idx, const char *api)
+{
+	char *p = slot_at(s, idx);
+	size_t n = filled_bytes(s);
+	if (likely(redzone_intact(p, n, config.fill_free)))
+		return;
+	complain_about(DIE_WRITE_AFTER_FREE, api, "REDZONE-3", p, p, n, config.fill_free);
+	memset(p, config.fill_free, n);
+}
+
+/* ---- alloc -------------------------------------------------------------- */
+
+/* Of the slot in front nothing but its end is set, and only if nobody had it yet:
+ * afterwards a damaged one must stay damaged until somebody looks. */
+static void
+set_redzones(const struct mspan *s, size_t idx, size_t bytes)
+{
+	char *p = slot_at(s, idx);
+	memset(p + bytes, REDZONE_BYTE, s->elem_bytes - bytes);
+	if (idx != 0 && !was_used(s, idx - 1))
+		memset(p - REDZONE_BYTES, REDZONE_BYTE, REDZONE_BYTES);
+}
+
+/* calloc clears what is not fresh, after us: its bytes are exactly those. */
+static bool
+fill_new(void *p, size_t bytes, enum malloc_api api, bool fresh)
+{
+	if (api == API_CALLOC)
+		return fresh;
+	memset(p, config.fill_alloc, bytes < config.fill_max_bytes ? bytes : config.fill_max_bytes);
+	return false;
+}
+
+bool
+debug_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum malloc_api api,
+    bool fresh)
+{
+	size_t idx = 0;
+	if (s == NULL || s->side == NULL)
+		return fresh;
+	if (!mspan_is_large(s))
+		mspan_slot(s, (uintptr_t)p, &idx);
+	if (config.redzone) {
+		struct side_record *r = sidetable_record(s, idx);
+		/* from here on a verify pass does not look at what it holds */
+		bool used = a64_exchange(&r->free_serial, 0) != 0;
+		if (used)
+			check_freed(s, idx, malloc_api_name(api));
+		fresh = fill_new(p, bytes, api, fresh);
+		set_redzones(s, idx, bytes);
+	}
+	sidetable_alloc(s, idx, bytes, align, api);
+	return fresh;
+}
+
+/* ---- who may free what -------------------------------------------------- */
+
+enum family { FAMILY_C, FAMILY_NEW, FAMILY_NEW_ARRAY };
+
+static enum family
+family_of(enum malloc_api api)
+{
+	switch (api) {
+	case API_NEW:
+	case API_NEW_ALIGNED:
+	case API_DELETE:
+	case API_DELETE_SIZED:
+	case API_DELETE_ALIGNED:
+	case API_DELETE_SIZED_ALIGNED:
+		return FAMILY_NEW;
+	case API_NEW_ARRAY:
+	case API_NEW_ARRAY_ALIGNED:
+	case API_DELETE_ARRAY:
+	case API_DELETE_ARRAY_SIZED:
+	case API_DELETE_ARRAY_ALIGNED:
+	case API_DELETE_ARRAY_SIZED_ALIGNED:
+		return FAMILY_NEW_ARRAY;
+	default:
+		return FAMILY_C;
+	}
+}
+
+static bool
+is_aligned_new(enum malloc_api api)
+{
+	return api == API_NEW_ALIGNED || api == API_NEW_ARRAY_ALIGNED;
+}
+
+static bool
+is_aligned_delete(enum malloc_api api)
+{
+	return api == API_DELETE_ALIGNED || api == API_DELETE_ARRAY_ALIGNED ||
+	    api == API_DELETE_SIZED_ALIGNED || api == API_DELETE_ARRAY_SIZED_ALIGNED;
+}
+
+static void
+check_pair(const struct side_record *r, const void *p, enum malloc_api api)
+{
+	enum malloc_api by = (enum malloc_api)r->alloc.api;
+	struct die_info d = { .api = malloc_api_name(api), .site = "mismatch",
+		.addr = (uintptr_t)p, .made_by = malloc_api_name(by) };
+	if (family_of(by) != family_of(api)) {
+		d.code = DIE_API_MISMATCH;
+		complain(&d);
+	} else if (is_aligned_new(by) != is_aligned_delete(api) && family_of(by) != FAMILY_C) {
+		d.code = DIE_ALIGN_MISMATCH;
+		d.expected = is_aligned_new(by) ? (size_t)1 << r->alloc.align : 0;
+		complain(&d);
+	}
+}
+
+/* ---- the queue ---------------------------------------------------------- */
+
+static size_t
+wait_bound(void)
+{
+	size_t in_spans = (size_t)a64_load_relaxed(&mheap_.span_pages_in_use) << PAGE_SHIFT;
+	size_t share = in_spans / 100 * config.wait_share;
+	if (share < WAIT_FLOOR_BYTES)
+		share = WAIT_FLOOR_BYTES;
+	return share < config.wait_bytes ? share : config.wait_bytes;
+}
+
+/* false: a handler interrupted this very thread in here. */
+static bool
+wait_lock(void)
+{
+	uint32_t me = (uint32_t)sidetable_tid();
+	if (a32_load_relaxed(&wait.holder) == me)
+		return false;
+	mutex_lock(&wait.lock);
+	a32_store_relaxed(&wait.holder, me);
+	return true;
+}
+
+static void
+wait_unlock(void)
+{
+	a32_store_relaxed(&wait.holder, 0);
+	mutex_unlock(&wait.lock);
+}
+
+/* Puts p in; what has to leave for it goes to out[]. Returns how many. */
+static size_t
+exchange_locked(uintptr_t p, size_t bytes, size_t bound, uintptr_t *out)
+{
+	size_t n = 0;
+	wait.ring[wait.tail++ & (wait.places - 1)] = p;
+	wait.bytes += bytes;
+	while (n < LEAVE_AT_ONCE && (wait.bytes > bound || wait.tail - wait.head == wait.places)) {
+		uintptr_t q = wait.ring[wait.head++ & (wait.places - 1)];
+		wait.bytes -= span_of(q)->elem_bytes;
+		out[n++] = q;
+	}
+	return n;
+}
+
+static void
+leave(uintptr_t p)
+{
+	struct mspan *s = span_of(p);
+	size_t idx;
+	mspan_slot(s, p, &idx);
+	check_freed(s, idx, "quarantine");
+	free_slot(s, idx);
+}
+
+/* false: there is no place for it. */
+static bool
+keep_waiting(const struct mspan *s, uintptr_t p)
+{
+	uintptr_t out[LEAVE_AT_ONCE];
+	size_t bound = wait_bound();
+	if (wait.ring == NULL || s->elem_bytes > bound || !wait_lock())
+		return false;
+	size_t n = exchange_locked(p, s->elem_bytes, bound, out);
+	wait_unlock();
+	for (size_t i = 0; i < n; i++)
+		leave(out[i]);
+	return true;
+}
+
+/* ---- free --------------------------------------------------------------- */
+
+enum free_verdict
+debug_free(struct mspan *s, size_t idx, enum malloc_api api)
+{
+	struct side_record *r = sidetable_record(s, idx);
+	const char *name = malloc_api_name(api);
+	char *p = slot_at(s, idx);
+	if (r == NULL)
+		return FREE_NOW;
+	if (!sidetable_claim_free(s, idx))
+		return FREE_REFUSED;
+	if (config.mismatch)
+		check_pair(r, p, api);
+	if (config.redzone) {
+		check_front(s, idx, name);
+		check_behind(s, idx, name);
+	}
+	bool small = config.redzone && !mspan_is_large(s);
+	if (small)
+		memset(p, config.fill_free, filled_bytes(s));
+	sidetable_write_free(r, api);
+	return small && keep_waiting(s, (uintptr_t)p) ? FREE_LATER : FREE_NOW;
+}
+
+/* ---- verify ------------------------------------------------------------- */
+
+/* The program's threads run on: what is found counts only if the slot is in the
+ * same state afterwards. */
+struct slot_look {
+	uint64_t serial, free_serial;
+	bool freed;
+};
+
+static struct slot_look
+look(const struct mspan *s, size_t idx)
+{
+	const struct side_record *r = sidetable_record(s, idx);
+	return (struct slot_look){ side_serial(r), a64_load_acquire(&r->free_serial),
+		sidetable_freed(s, idx) };
+}
+
+static const char *
+check_slot(const struct mspan *s, size_t idx)
+{
+	const struct slot_look a = look(s, idx);
+	const char *p = slot_at(s, idx), *tag = NULL;
+	if (a.serial == 0)
+		return NULL;
+	if (!a.freed) {
+		size_t bytes = side_bytes(sidetable_record(s, idx), s->elem_bytes);
+		if (!redzone_intact(p + bytes, s->elem_bytes - bytes, REDZONE_BYTE))
+			tag = "REDZONE-1";
+	} else if (a.free_serial != 0 && !mspan_is_large(s) &&
+	    !redzone_intact(p, filled_bytes(s), config.fill_free)) {
+		tag = "REDZONE-3";
+	}
+	if (tag == NULL && idx != 0 && !mspan_is_large(s) &&
+	    !redzone_intact(p - REDZONE_BYTES, REDZONE_BYTES, REDZONE_BYTE))
+		tag = "REDZONE-2";
+	const struct slot_look b = look(s, idx);
+	bool same = a.serial == b.serial && a.free_serial == b.free_serial && a.freed == b.freed;
+	return same ? tag : NULL;
+}
+
+const char *
+debug_check(const struct mspan *s, uintptr_t *where)
+{
+	if (!config.redzone || s->side == NULL || a32_load_acquire(&s->state) != SPAN_IN_USE)
+		return NULL;
+	for (size_t i = 0; i < s->nelems; i++) {
+		const char *tag = check_slot(s, i);
+		*where = (uintptr_t)slot_at(s, i);
+		if (tag != NULL)
+			return tag;
+	}
+	*where = 0;
+	return NULL;
+}
+
+bool
+debug_explain(uintptr_t where, const char *api)
+{
+	size_t idx = 0;
+	const struct mspan *s = span_of(where);
+	if (!config.redzone || s == NULL || s->side == NULL)
+		return false;
+	if (!mspan_is_large(s) && !mspan_slot(s, where, &idx))
+		return false;
+	if (!was_used(s, idx))
+		return false;
+	if (sidetable_live(s, idx))
+		check_behind(s, idx, api);
+	else if (!mspan_is_large(s))
+		check_freed(s, idx, api);
+	check_front(s, idx, api);
+	return true;
+}
+
+/* ---- for reports -------------------------------------------------------- */
+
+static bool
+claims_nothing(uintptr_t addr, struct fault_claim *out)
+{
+	(void)addr;
+	(void)out;
+	return false;
+}
+
+/* The slot an address lies in, or next to whose guard it does. */
+static const struct mspan *
+slot_near(uintptr_t addr, size_t *idx)
+{
+	const struct mspan *s = arena_of(addr) != NULL ? arena_span_containing(addr) : NULL;
+	*idx = 0;
+	if (s != NULL) {
+		if (!mspan_is_large(s))
+			*idx = (addr - s->base) / s->elem_bytes;
+		return s;
+	}
+	enum guard_side side = arena_of(addr) != NULL ? guard_look(addr, &s) : GUARD_SIDE_NONE;
+	if (side == GUARD_SIDE_NONE)
+		return NULL;
+	if (side == GUARD_SIDE_AFTER && !mspan_is_large(s))
+		*idx = s->nelems - 1;
+	return s;
+}
+
+static bool
+object(uintptr_t addr, struct room_object *out)
+{
+	size_t idx;
+	const struct mspan *s = slot_near(addr, &idx);
+	if (s == NULL || !was_used(s, idx))
+		return false;
+	sidetable_describe(sidetable_record(s, idx), (uintptr_t)slot_at(s, idx), s->elem_bytes,
+	    out);
+	return true;
+}
+
+const struct fault_room debug_room = { .claim = claims_nothing, .object = object };
