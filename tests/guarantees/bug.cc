@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <new>
 
+static const char *zero_api();
 static void *get(size_t n);
 static void put(void *p);
 static void *get_zero();
@@ -30,9 +31,17 @@ put(void *p)
 	::operator delete(p);
 }
 
+static const char *
+zero_api()
+{
+	return variant;
+}
+
 static void *
 get_zero()
 {
+	if (strncmp(zero_api(), "new-array", 9) == 0)
+		return ::operator new[](0);
 	return ::operator new(0);
 }
 

@@ -3,17 +3,20 @@
  *
  *   bug ROW VARIANT SIZE [LIMIT] [ok]
  *
- *   double-free       same two dead gone    free it, free it again
+ *   double-free       same two dead gone    free it, free it again; lent strangers: freed by
+ *                     lent strangers        another thread first
  *   double-free-late  held churn            ... after 300 more allocations
  *   bad-pointer       KIND/CALL             free, realloc or usable_size of a wrong pointer
  *   sized             size align            say a wrong size or alignment
- *   slot-overflow     BYTES/WHEN            write behind a slot; free it, or verify
+ *   slot-overflow     BYTES/WHEN            write behind a slot; free it, verify, or (retire)
+ *                                           do it after the free
  *   large-overflow    over|under/read|write touch what is next to a large object
  *   span-overflow     read write            run upwards, LIMIT bytes far
  *   write-after-free  reuse verify retire   write into a freed slot, then what should notice
  *   parked-access     read write            touch what was freed and parked
  *   stale-data        any                   read what an earlier object left
  *   zero-size         API/read|write        touch an object of no bytes
+ *   sampled           over|under|after/read|write    touch next to or in a sampled object
  *
  * The wrong step is made by a function named offend..., and what is to notice it
  * later by one named notice...: a stack that names them is right. "ADDR .. USABLE .." on stdout names the object
@@ -190,6 +193,13 @@ thread_offend(void *p)
 }
 
 static void *
+thread_free(void *p)
+{
+	put(p);
+	return p;
+}
+
+static void *
 thread_alloc_free(void *unused)
 {
 	unsigned char *p = need(bytes);
@@ -209,7 +219,8 @@ in_thread(void *(*job)(void *), void *arg)
 	return result;
 }
 
-/* dead: the owner ended before both frees; gone: it freed, then ended. */
+/* dead: the owner ended before both frees; gone: it freed, then ended; lent: another
+ * thread frees, then the owner; strangers: two other threads. */
 static int
 run_double(void)
 {
@@ -221,9 +232,12 @@ run_double(void)
 	} else {
 		p = (unsigned char *)(has("dead") ? in_thread(thread_alloc, NULL) : need(bytes));
 		announce(p, malloc_usable_size(p));
-		put(p);
+		if (has("lent") || has("strangers"))
+			in_thread(thread_free, p);
+		else
+			put(p);
 	}
-	if (make_mistake && has("two"))
+	if (make_mistake && (has("two") || has("strangers")))
 		in_thread(thread_offend, p);
 	else if (make_mistake)
 		offend_free(p);
@@ -446,12 +460,32 @@ restore(const unsigned char *from, size_t n)
 			memset(held[i].p, held[i].tag, held[i].n);
 }
 
+/* A stale pointer that writes behind the end of what it once was: nobody frees
+ * that slot any more, so it is for the span's retirement to see. */
+__attribute__((noinline)) static void notice_retire(void);
+
+static int
+overflow_a_freed_slot(size_t n)
+{
+	unsigned char *p = need(bytes);
+	size_t usable = malloc_usable_size(p);
+	announce(p, usable);
+	put(p);
+	if (make_mistake)
+		offend_write(p + usable, n);
+	restore(p + usable, n);
+	notice_retire();
+	return undamaged();
+}
+
 static int
 run_slot_overflow(void)
 {
 	size_t n = (size_t)atol(variant);
 	for (size_t i = 0; i < HELD; i++)
 		hold(i, bytes);
+	if (has("/retire"))
+		return overflow_a_freed_slot(n);
 	size_t at = find_neighbours(HELD);
 	unsigned char *p = held[at].p;
 	size_t usable = malloc_usable_size(p);
@@ -688,6 +722,44 @@ run_zero(void)
 	return undamaged();
 }
 
+/* ---- sampled ---- */
+
+/* The first byte outside, or NULL if the object's guard on that side is not next
+ * to it: each sampled object lies against one of its two guards. */
+static unsigned char *
+guard_next_to(unsigned char *p, size_t usable)
+{
+	if (has("under"))
+		return ((uintptr_t)p & 4095) == 0 ? p - 1 : NULL;
+	uintptr_t end = ((uintptr_t)p + usable + 15) & ~(uintptr_t)15;
+	return (end & 4095) == 0 ? (unsigned char *)end : NULL;
+}
+
+/* With sample=1 each object is sampled as long as there is a place for it. */
+static int
+run_sampled(void)
+{
+	unsigned char *all[32], *p = NULL, *at = NULL;
+	for (size_t i = 0; i < 32; i++) {
+		all[i] = need(bytes);
+		if (at != NULL)
+			continue;
+		p = all[i];
+		at = has("after") ? p + bytes / 2 : guard_next_to(p, malloc_usable_size(p));
+	}
+	if (at == NULL)
+		fail("no object lies against its guard");
+	announce(p, malloc_usable_size(p));
+	for (size_t i = 0; i < 32; i++)
+		if (has("after") || all[i] != p)
+			put(all[i]);
+	if (make_mistake)
+		offend_touch(at);
+	if (!has("after"))
+		put(p);
+	return undamaged();
+}
+
 /* ---- ---- */
 
 static int
@@ -715,6 +787,8 @@ run_row(void)
 		return run_stale();
 	if (strcmp(row, "zero-size") == 0)
 		return run_zero();
+	if (strcmp(row, "sampled") == 0)
+		return run_sampled();
 	fail("unknown row");
 	return 98;
 }
