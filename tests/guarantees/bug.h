@@ -467,10 +467,11 @@ __attribute__((noinline)) static void notice_retire(void);
 static int
 overflow_a_freed_slot(size_t n)
 {
-	unsigned char *p = need(bytes);
+	size_t at = find_neighbours(HELD);
+	unsigned char *p = held[at].p;
 	size_t usable = malloc_usable_size(p);
 	announce(p, usable);
-	put(p);
+	drop_held(at);
 	if (make_mistake)
 		offend_write(p + usable, n);
 	restore(p + usable, n);
