@@ -1,6 +1,7 @@
 /* checkmark.c - see checkmark.h. Slow and plain on purpose. */
 #include "checkmark.h"
 
+#include "sample.h"
 #include "stoptheworld.h"
 #include "../src/atomic.h"
 #include "../src/marena.h"
@@ -15,6 +16,11 @@ struct walk {
 	uintptr_t *todo;             /* first bytes of objects still to be looked into */
 	size_t n, cap;
 	size_t objects;
+	struct sampled {
+		uintptr_t base, end;
+		bool noscan, checked;
+	} sampled[SAMPLE_SLOTS];
+	size_t n_sampled;
 	uint64_t *bits;              /* of all arenas, one behind the other */
 	size_t bits_bytes;
 };
@@ -100,9 +106,32 @@ slot_address(const struct mspan *s, size_t idx)
 }
 
 static void
+note_sampled(uintptr_t base, size_t bytes, bool noscan, void *arg)
+{
+	struct walk *w = arg;
+	w->sampled[w->n_sampled++] = (struct sampled){ base, base + bytes, noscan, false };
+}
+
+static void
+consider_sampled(struct walk *w, uintptr_t value)
+{
+	for (size_t i = 0; i < w->n_sampled; i++) {
+		struct sampled *o = &w->sampled[i];
+		if (value < o->base || value >= o->end || o->checked)
+			continue;
+		o->checked = true;
+		w->objects++;
+		if (!o->noscan && w->n < w->cap)
+			w->todo[w->n++] = o->base;
+	}
+}
+
+static void
 consider(struct walk *w, uintptr_t value)
 {
 	const struct mspan *s = arena_of(value) != NULL ? arena_span_containing(value) : NULL;
+	if (s == NULL)
+		consider_sampled(w, value);
 	if (s == NULL || a32_load_acquire(&s->state) != SPAN_IN_USE)
 		return;
 	size_t idx = slot_of(s, value);
@@ -121,12 +150,22 @@ look_into(uintptr_t from, uintptr_t to, void *arg)
 }
 
 static void
+look_into_sampled(struct walk *w, uintptr_t at)
+{
+	for (size_t i = 0; i < w->n_sampled; i++)
+		if (w->sampled[i].base == at)
+			look_into(at, align_down(w->sampled[i].end, WORD_BYTES), w);
+}
+
+static void
 walk_on(struct walk *w)
 {
 	while (w->n != 0) {
 		uintptr_t at = w->todo[--w->n];
-		const struct mspan *s = arena_span_containing(at);
-		if (mspan_is_large(s))
+		const struct mspan *s = arena_of(at) != NULL ? arena_span_containing(at) : NULL;
+		if (s == NULL)
+			look_into_sampled(w, at);
+		else if (mspan_is_large(s))
 			roots_each_resident(at, at + s->elem_bytes, look_into, w);
 		else
 			look_into(at, at + s->elem_bytes, w);
@@ -194,13 +233,17 @@ compare(struct checkmark *c, const struct walk *w)
 	}
 	if (seen != count_bits(w))
 		differ(c, 0);
+	for (size_t i = 0; i < w->n_sampled; i++)
+		if (w->sampled[i].checked != c->outside_reached(c->arg, w->sampled[i].base))
+			differ(c, w->sampled[i].base);
 	c->objects = w->objects;
 }
 
 bool
 checkmark_run(struct checkmark *c)
 {
-	struct walk w = { .cap = 1 };
+	struct walk w = { .cap = 1 + SAMPLE_SLOTS };
+	sample_each_live(note_sampled, &w);
 	for (size_t i = 0; i < c->n_spans; i++)
 		if (!span_class_noscan(c->spans[i]->span_class))
 			w.cap += mspan_live_count(c->spans[i]);

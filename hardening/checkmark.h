@@ -22,11 +22,15 @@ struct mspan;
 /* Whether the mark reached slot idx of the i-th span. */
 typedef bool checkmark_reached(void *arg, size_t i, size_t idx);
 
+/* And a sampled object, which is in no span. */
+typedef bool checkmark_outside(void *arg, uintptr_t base);
+
 struct checkmark {
 	const struct roots *roots;
 	struct mspan *const *spans;    /* all in use */
 	size_t n_spans;
 	checkmark_reached *reached;
+	checkmark_outside *outside_reached;
 	void *arg;
 	/* out */
 	size_t objects;                /* reached by this pass */

@@ -12,6 +12,7 @@
 #include "fault.h"
 #include "guard.h"
 #include "patrol.h"
+#include "pinned.h"
 #include "quarantine.h"
 #include "redzone.h"
 #include "sample.h"
@@ -58,6 +59,17 @@ hooks_init(struct mheap *h)
 		.seed = options.seed,
 	};
 	quarantine_init(&q);
+	const struct pinned_config pinned = {
+		.on = options.quarantine == OPT_QUARANTINE_MARK,
+		.fault = options.span_quarantine_fault,
+		.report = options.mark_report,
+		.resident_bytes = options.span_quarantine_bytes,
+		.most_bytes = options.mark_most_bytes,
+		.pass_bytes = options.mark_pass_bytes,
+		.pass_percent = options.mark_pass_percent,
+		.pass_spans = options.mark_pass_spans,
+	};
+	pinned_init(&pinned);
 	guard_init(h, options.span_guards, options.large_guards, options.large_guards_both,
 	    options.seed);
 	canary_init(options.canary, options.seed);
@@ -67,7 +79,8 @@ hooks_init(struct mheap *h)
 	if (options.records)
 		fault_add_room(&debug_room);
 	zerosize_init(options.zero_size_faults, options.seed);
-	if (options.span_guards != 0 || options.large_guards != 0 || options.span_quarantine_fault)
+	if (options.span_guards != 0 || options.large_guards != 0 || options.span_quarantine_fault ||
+	    pinned.on)
 		fault_add_room(&fault_heap);
 	if (options.zero_size_faults)
 		fault_add_room(&zerosize_room);
@@ -80,6 +93,7 @@ hooks_reset(void)
 {
 	const struct quarantine_config none = { .seed = 1 };
 	quarantine_init(&none);
+	pinned_init(&(struct pinned_config){ .on = false });
 	guard_off();
 	canary_init(false, 1);
 	zero_init(false);

@@ -36,6 +36,10 @@ struct mspan *hook_span_free(struct mheap *h, struct mspan *s);
 void hook_span_keep(struct mheap *h, struct mspan *s);
 /* All parked spans, because memory has run out or the heap is reset. */
 struct mspan *hook_quarantine_flush(struct mheap *h);
+/* quarantine=mark: whether a mark pass is due, and the pass, by a thread that has
+ * no lock of ours (mheap_release_unmarked); as hook_span_free. */
+bool hook_mark_due(void);
+struct mspan *hook_mark_pass(struct mheap *h);
 /* Recounts it under the heap lock; NULL or the tag that does not hold. */
 const char *hook_quarantine_check(void);
 /* Draws guards and the order of leaving anew (proc.c). */

@@ -22,6 +22,7 @@
 #include "checkmark.h"
 #include "hooks.h"
 #include "roots.h"
+#include "sample.h"
 #include "../src/die.h"
 #include "../src/malloc.h"
 #include "../src/marena.h"
@@ -36,6 +37,7 @@ enum {
 	RING = 16,                     /* objects on their way into the CPU's cache */
 	STACK_OBJECTS = 1 << 20,
 	CLASSES = 256,                 /* of span_class, a byte */
+	CLASS_OUTSIDE = CLASSES - 1,   /* in the worklist: an object that is in no span */
 	CLASS_SHIFT = ADDR_BITS,       /* an entry of the worklist: address, class on top */
 	LINE = CACHE_LINE,
 	PASS_STACK_BYTES = 256 << 10,
@@ -61,6 +63,13 @@ struct class_shape {
 	uint32_t elem_bytes, divmul, nelems;
 };
 
+/* A sampled object. */
+struct outside {
+	uintptr_t base;
+	size_t bytes;
+	bool noscan, white, rescan;
+};
+
 struct pass {
 	uintptr_t lo;                  /* the heap lies in [lo, lo + span_bytes) */
 	uintptr_t span_bytes;
@@ -83,7 +92,12 @@ struct pass {
 	struct mark_page *pages;
 	uint64_t marks;                /* for mark_fault */
 
-	const struct mark_request *req;
+	uintptr_t pool;                /* sampled objects lie in [pool, pool + pool_bytes) */
+	uintptr_t pool_bytes;
+	struct outside outside[SAMPLE_SLOTS];
+	size_t n_outside;
+
+	struct mark_request *req;
 	struct mark_reference here;    /* what is being looked into */
 	struct mark_result *out;
 	struct roots roots;
@@ -222,8 +236,21 @@ make_tables(struct pass *p)
 }
 
 static void
+enter_outside(uintptr_t base, size_t bytes, bool noscan, void *arg)
+{
+	struct pass *p = arg;
+	if (p->n_outside < ARRAY_LEN(p->outside))
+		p->outside[p->n_outside++] = (struct outside){ base, bytes, noscan, true, false };
+}
+
+static void
 fill_tables(struct pass *p)
 {
+	uintptr_t pool_end;
+	sample_pool(&p->pool, &pool_end);
+	p->pool_bytes = pool_end - p->pool;
+	p->n_outside = 0;
+	sample_each_live(enter_outside, p);
 	enter_arenas(p);
 	p->n_spans = p->n_words = 0;
 	each_span(p, enter_span);
@@ -292,6 +319,32 @@ take_white(struct pass *p, uint32_t bits, size_t idx)
 	return true;
 }
 
+static struct outside *
+find_outside(struct pass *p, uintptr_t value)
+{
+	for (size_t i = 0; i < p->n_outside; i++)
+		if (value - p->outside[i].base < p->outside[i].bytes)
+			return &p->outside[i];
+	return NULL;
+}
+
+static NOINLINE void
+visit_outside(struct pass *p, uintptr_t value)
+{
+	struct outside *o = find_outside(p, value);
+	if (o == NULL || !o->white || p->reference_only)
+		return;
+	if (mark_fault != 0 && ++p->marks % mark_fault == 0)
+		return;
+	o->white = false;
+	if (o->noscan)
+		return;
+	if (p->n < p->cap)
+		p->stack[p->n++] = o->base | (uintptr_t)CLASS_OUTSIDE << CLASS_SHIFT;
+	else
+		o->rescan = p->overflowed = true;
+}
+
 static NOINLINE void
 visit_tiny(struct pass *p, const struct mark_page *pg, uintptr_t value)
 {
@@ -323,8 +376,11 @@ INLINE void
 visit(struct pass *p, uintptr_t value, uintptr_t at)
 {
 	uintptr_t off = value - p->lo;
-	if (likely(off >= p->span_bytes))
+	if (likely(off >= p->span_bytes)) {
+		if (unlikely(value - p->pool < p->pool_bytes))
+			visit_outside(p, value);
 		return;
+	}
 	const struct mark_page *pages = p->arena[off >> ARENA_SHIFT];
 	if (unlikely(pages == NULL))
 		return;
@@ -358,6 +414,11 @@ static void
 scan_object(struct pass *p, uintptr_t base, unsigned span_class)
 {
 	p->here.object = base;
+	if (unlikely(span_class == CLASS_OUTSIDE)) {
+		look_into(base, align_down(base + find_outside(p, base)->bytes,
+		    sizeof(uintptr_t)), p);
+		return;
+	}
 	if (span_class != SPAN_LARGE) {
 		look_into(base, base + p->shape[span_class].elem_bytes, p);
 		return;
@@ -412,6 +473,20 @@ scan_span(struct pass *p, size_t i, bool reached)
 	}
 }
 
+/* Sampled objects that are white, or (reached) were left out for want of room. */
+static void
+scan_outside(struct pass *p, bool reached)
+{
+	for (size_t i = 0; i < p->n_outside; i++) {
+		struct outside *o = &p->outside[i];
+		if (o->noscan || (reached ? !o->rescan : !o->white))
+			continue;
+		o->rescan = false;
+		scan_object(p, o->base, CLASS_OUTSIDE);
+		drain(p);
+	}
+}
+
 static void
 drain_all(struct pass *p)
 {
@@ -419,6 +494,7 @@ drain_all(struct pass *p)
 	while (p->overflowed) {
 		p->overflowed = false;
 		p->out->rescans++;
+		scan_outside(p, true);
 		for (size_t i = 0; i < p->n_spans; i++) {
 			if (!p->rescan[i])
 				continue;
@@ -456,6 +532,7 @@ look_into_unreached(struct pass *p)
 	for (size_t i = 0; i < p->n_spans; i++)
 		if (!span_class_noscan(p->span[i]->span_class))
 			scan_span(p, i, false);
+	scan_outside(p, false);
 	p->reference_only = false;
 }
 
@@ -501,6 +578,30 @@ count_span_marks(struct pass *p, size_t i)
 	}
 }
 
+static void
+count_outside(struct pass *p)
+{
+	for (size_t i = 0; i < p->n_outside; i++) {
+		struct mark_object o = { p->outside[i].base, p->outside[i].bytes, NULL };
+		if (!p->outside[i].white) {
+			p->out->marked_objects++;
+			p->out->marked_bytes += o.bytes;
+			continue;
+		}
+		p->out->leaked_objects++;
+		p->out->leaked_bytes += o.bytes;
+		if (p->req->on_unmarked != NULL)
+			p->req->on_unmarked(&o, p->req->arg);
+	}
+}
+
+static bool
+outside_was_reached(void *arg, uintptr_t base)
+{
+	const struct outside *o = find_outside(arg, base);
+	return o != NULL && !o->white;
+}
+
 static bool
 was_reached(void *arg, size_t i, size_t idx)
 {
@@ -517,7 +618,8 @@ mark_once(struct pass *p)
 	if (!p->req->check)
 		return true;
 	p->check = (struct checkmark){ .roots = &p->roots, .spans = p->span,
-		.n_spans = p->n_spans, .reached = was_reached, .arg = p };
+		.n_spans = p->n_spans, .reached = was_reached,
+		.outside_reached = outside_was_reached, .arg = p };
 	return checkmark_run(&p->check);
 }
 
@@ -533,6 +635,8 @@ run_pass(struct pass *p, uintptr_t self_sp)
 		ok = mark_once(p);
 	for (size_t i = 0; ok && i < p->n_spans; i++)
 		count_span_marks(p, i);
+	if (ok)
+		count_outside(p);
 	p->out->root_bytes = p->roots.bytes;
 	p->out->checked_objects = p->check.objects;
 	p->out->threads = stw_count();
@@ -635,7 +739,7 @@ block_signals(sigset_t *old)
 
 /* What is left of a pass when its memory is gone. */
 struct verdict {
-	bool ok;
+	bool tried, ok;
 	struct stw_failure why;
 	size_t differences;
 	uintptr_t first;
@@ -659,7 +763,7 @@ stop_and_run(struct pass *p, struct verdict *v)
 }
 
 static void
-run_locked(const struct mark_request *req, struct mark_result *out, struct verdict *v)
+run_locked(struct mark_request *req, struct mark_result *out, struct verdict *v)
 {
 	struct pass *p = stw_scratch_alloc(sizeof(*p));
 	if (p == NULL)
@@ -682,6 +786,8 @@ judge(const struct verdict *v, struct mark_result *out)
 {
 	if (!v->ok) {
 		memset(out, 0, sizeof(*out));
+		if (!v->tried)
+			return;
 		if (v->why.what != STW_OK)
 			stw_warn(&v->why);
 		else
@@ -693,8 +799,18 @@ judge(const struct verdict *v, struct mark_result *out)
 	}
 }
 
+static void
+run_in_world(struct mark_request *req, struct mark_result *out, struct verdict *v)
+{
+	v->tried = req->begin == NULL || req->begin(req);
+	if (v->tried)
+		run_locked(req, out, v);
+	if (req->end != NULL)
+		req->end(req, v->ok);
+}
+
 bool
-mark_run(const struct mark_request *req, struct mark_result *out)
+mark_run(struct mark_request *req, struct mark_result *out)
 {
 	int saved = errno;
 	struct verdict v = { .ok = false };
@@ -704,9 +820,12 @@ mark_run(const struct mark_request *req, struct mark_result *out)
 		return false;
 	mallocinit();
 	block_signals(&old);
-	proc_world_lock();
-	run_locked(req, out, &v);
-	proc_world_unlock();
+	if (!req->no_wait || proc_world_trylock()) {
+		if (!req->no_wait)
+			proc_world_lock();
+		run_in_world(req, out, &v);
+		proc_world_unlock();
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	judge(&v, out);
 	errno = saved;

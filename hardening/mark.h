@@ -63,12 +63,17 @@ struct mark_reference {
 struct mark_object {
 	uintptr_t base;
 	size_t bytes;
-	const struct mspan *span;
+	const struct mspan *span;      /* NULL: a sampled object */
 };
 
 /* Callbacks run with the world stopped and the heap's locks held: no malloc, no
  * lock, no stdio. */
 struct mark_request {
+	bool no_wait;                  /* no pass if somebody else has the world lock */
+	/* Under the world lock, before and after the pass, all threads running. begin
+	 * may set watch and n_watch; false: no pass. end: always after a begin. */
+	bool (*begin)(struct mark_request *req);
+	void (*end)(struct mark_request *req, bool ok);
 	uint64_t deadline_ns;          /* for stopping the world; 0: STW_DEADLINE_NS */
 	bool check;                    /* a second pass by other code must agree */
 	struct mark_watch *watch;      /* the array is no root */
@@ -89,11 +94,12 @@ struct mark_result {
 	uint64_t stopped_ns;           /* how long the world stood still */
 };
 
-/* One pass. false: the world could not be stopped, or no memory; a warning is on
- * the log, *out is zero, and watched ranges must be taken for pointed to. With
- * `check`, a difference that shows twice is death: DIE_VERIFY, CHECKMARK-1.
- * Not from the allocator's own slow path (it takes the locks above). errno kept. */
-bool mark_run(const struct mark_request *req, struct mark_result *out);
+/* One pass. false: the world could not be stopped, or no memory (a warning is on
+ * the log), or no_wait or begin did not want it; *out is zero, and watched ranges
+ * must be taken for pointed to. With `check`, a difference that shows twice is
+ * death: DIE_VERIFY, CHECKMARK-1. Not from the allocator's own slow path (it takes
+ * the locks above). errno kept. */
+bool mark_run(struct mark_request *req, struct mark_result *out);
 
 /* Mark and checkmark: 0 they agree, -1 there was no pass; else death. */
 int mark_check(void);

@@ -1,6 +1,7 @@
 /* quarantine.c - see quarantine.h. */
 #include "quarantine.h"
 
+#include "pinned.h"
 #include "../src/lock.h"
 #include "../src/mcache.h"
 #include "../src/mheap.h"
@@ -30,6 +31,7 @@ quarantine_init(const struct quarantine_config *config)
 void
 quarantine_after_fork_child(void)
 {
+	pinned_after_fork_child();
 	if (quar.config.seed == 0 && quar.config.bytes != 0)
 		rand_seed_os(&quar.rng);
 }
@@ -62,9 +64,19 @@ push(struct mspan **list, struct mspan *s)
 	*list = s;
 }
 
+void
+quarantine_close(struct mspan *s)
+{
+	s->faulted = sys_fault((void *)s->base, mspan_bytes(s));
+	if (s->faulted)
+		return;
+	sys_unused((void *)s->base, mspan_bytes(s));
+	s->parked |= PARKED_RETURNED;
+}
+
 /* A second free is told by the live bits: there are none any more. */
-static void
-park_locked(struct mspan *s)
+void
+quarantine_enter_locked(struct mspan *s)
 {
 	for (size_t w = 0; w < s->nwords; w++) {
 		a64_store_relaxed(&s->live[w], 0);
@@ -73,6 +85,12 @@ park_locked(struct mspan *s)
 	s->list = LIST_NONE;
 	if (a32_load_acquire(&s->state) != SPAN_PARKED)
 		mspan_set_state(s, SPAN_PARKED);
+}
+
+static void
+park_locked(struct mspan *s)
+{
+	quarantine_enter_locked(s);
 	quar.spans[quar.n++] = s;
 	quar.bytes += mspan_bytes(s);
 }
@@ -98,7 +116,9 @@ void
 hook_span_keep(struct mheap *h, struct mspan *s)
 {
 	mutex_lock(&h->lock);
-	if (quar.n < QUARANTINE_SPANS - 1)
+	if (pinned_is_on())
+		pinned_keep_locked(s);
+	else if (quar.n < QUARANTINE_SPANS - 1)
 		park_locked(s);
 	else if (a32_load_acquire(&s->state) != SPAN_PARKED)
 		mspan_set_state(s, SPAN_PARKED);
@@ -118,10 +138,13 @@ make_ready(struct mspan *s)
 			return false;
 		s->faulted = false;
 		sys_used(p, bytes);
+	} else if ((s->parked & PARKED_RETURNED) != 0) {
+		sys_used(p, bytes);
 	} else if (quar.config.zeroed && mspan_is_large(s)) {
 		sys_unused(p, bytes);
 		sys_used(p, bytes);
 	}
+	s->parked = 0;
 	return true;
 }
 
@@ -155,6 +178,8 @@ hook_span_free(struct mheap *h, struct mspan *s)
 {
 	struct mspan *out = NULL;
 	look_at_slots(s);
+	if (pinned_is_on())
+		return make_all_ready(h, pinned_park(h, s));
 	if (quar.config.bytes == 0) {
 		push(&out, s);
 	} else {
@@ -170,7 +195,7 @@ hook_span_free(struct mheap *h, struct mspan *s)
 struct mspan *
 hook_quarantine_flush(struct mheap *h)
 {
-	struct mspan *out = NULL;
+	struct mspan *out = pinned_take_all(h);
 	mutex_lock(&h->lock);
 	while (quar.n != 0)
 		push(&out, take_locked());
@@ -178,10 +203,29 @@ hook_quarantine_flush(struct mheap *h)
 	return make_all_ready(h, out);
 }
 
+bool
+hook_mark_due(void)
+{
+	return pinned_due();
+}
+
+struct mspan *
+hook_mark_pass(struct mheap *h)
+{
+	return make_all_ready(h, pinned_pass(h));
+}
+
 size_t
 hook_quarantine_bytes(void)
 {
-	return quar.bytes;
+	return quar.bytes + pinned_bytes();
+}
+
+bool
+quarantine_is_parked(const struct mspan *s)
+{
+	return a32_load_acquire(&s->state) == SPAN_PARKED && mspan_is_empty(s) &&
+	    aptr_load_acquire(&s->owner) == &mcache_none;
 }
 
 const char *
@@ -191,9 +235,8 @@ hook_quarantine_check(void)
 	for (size_t i = 0; i < quar.n; i++) {
 		const struct mspan *s = quar.spans[i];
 		bytes += mspan_bytes(s);
-		if (a32_load_acquire(&s->state) != SPAN_PARKED || !mspan_is_empty(s) ||
-		    aptr_load_acquire(&s->owner) != &mcache_none)
+		if (!quarantine_is_parked(s))
 			return "QUAR-2";
 	}
-	return bytes == quar.bytes ? NULL : "QUAR-1";
+	return bytes == quar.bytes ? pinned_check() : "QUAR-1";
 }

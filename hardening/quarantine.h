@@ -33,6 +33,14 @@ struct quarantine_config {
 
 enum { QUARANTINE_SPANS = 4096, QUARANTINE_FLOOR_BYTES = 1 << 20 };
 
+/* What a parked span is, whichever room keeps it (pinned.h). Its pages are guards
+ * from now on, or at least no memory; */
+void quarantine_close(struct mspan *s);
+/* under the heap lock: no slot is live, its state is PARKED; */
+void quarantine_enter_locked(struct mspan *s);
+/* QUAR-2. */
+bool quarantine_is_parked(const struct mspan *s);
+
 void quarantine_init(const struct quarantine_config *config);
 
 /* What leaves in the child is not what leaves in its siblings. */

@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "sample.h"
 #include "stoptheworld.h"
 #include "../src/marena.h"
 #include "../src/mheap.h"
@@ -374,6 +375,9 @@ list_excluded(struct ranges *x)
 	for (size_t i = 0; i < n_excluded; i++)
 		put(x, excluded[i].start, excluded[i].end);
 	put(x, excluded_now.start, excluded_now.end);
+	uintptr_t pool, pool_end;
+	sample_pool(&pool, &pool_end);
+	put(x, pool, pool_end);
 	put(x, (uintptr_t)user.range, (uintptr_t)user.range + user.cap * sizeof(*user.range));
 	put(x, (uintptr_t)h, (uintptr_t)(h + 1));
 	put(x, (uintptr_t)&arena_map, (uintptr_t)(&arena_map + 1));
@@ -455,6 +459,14 @@ add_mapping(struct collector *c, uintptr_t start, uintptr_t end)
 
 /* ---- threads ---- */
 
+/* Of /proc/self/maps. */
+struct line {
+	uintptr_t start, end;
+	const char *perms;
+	const char *path;            /* up to the newline */
+	bool anonymous;
+};
+
 static bool
 list_threads(struct collector *c)
 {
@@ -490,6 +502,16 @@ threads_in(const struct collector *c, uintptr_t start, uintptr_t end, size_t *fi
 	while (lo + n < c->n_sps && c->sps[lo + n].start < end)
 		n++;
 	return n;
+}
+
+/* A running thread's; its stack pointer may be elsewhere. */
+static bool
+thread_pointer_in(const struct collector *c, const struct line *l)
+{
+	for (size_t i = 0; i < c->n_sps; i++)
+		if (c->sps[i].end - l->start < l->end - l->start)
+			return true;
+	return false;
 }
 
 static int
@@ -532,13 +554,6 @@ add_user(struct collector *c)
 }
 
 /* ---- /proc/self/maps ---- */
-
-struct line {
-	uintptr_t start, end;
-	const char *perms;
-	const char *path;            /* up to the newline */
-	bool anonymous;
-};
 
 static const char *
 hex(const char *s, uintptr_t *v)
@@ -589,6 +604,37 @@ is_root_mapping(const struct line *l)
 	return !path_is(l, "/dev/") || path_is(l, "/dev/zero");
 }
 
+#if defined(__x86_64__)
+
+enum { TCB_MOST_BYTES = 8192, TCB_SELF = 2 };
+
+/* Where the record of an ended thread lies in a stack that libc keeps for the next
+ * one, 0: it is no such stack. The record, at the thread pointer, begins with its
+ * own address and has it again in the third word. */
+static uintptr_t
+ended_thread(const struct line *l)
+{
+	uintptr_t word[TCB_SELF + 1];
+	struct peek k = { { 0 } };
+	uintptr_t at = align_down(l->end - sizeof(word), CACHE_LINE);
+	uintptr_t least = l->end - l->start > TCB_MOST_BYTES ? l->end - TCB_MOST_BYTES : l->start;
+	for (; at >= least; at -= CACHE_LINE)
+		if (peek_read(&k, word, at, sizeof(word)) && word[0] == at && word[TCB_SELF] == at)
+			return at;
+	return 0;
+}
+
+#else
+
+static uintptr_t
+ended_thread(const struct line *l)
+{
+	(void)l;
+	return 0;
+}
+
+#endif
+
 static void
 add_line(struct collector *c, const struct line *l, const struct line *below)
 {
@@ -598,12 +644,15 @@ add_line(struct collector *c, const struct line *l, const struct line *below)
 	c->kind = n != 0 ? ROOT_STACK : ROOT_DATA;
 	c->tid = n == 1 ? tid_of_sp(c, c->sps[first].start) : 0;
 	c->res.skip_file = !l->anonymous && !path_is(l, "[") && !path_is(l, "/dev/zero");
+	bool guarded = l->anonymous && below->end == l->start &&
+	    memcmp(below->perms, "---", 3) == 0;
 	if (n == 1) {
 		uintptr_t sp = c->sps[first].start, tp = c->sps[first].end;
-		bool guarded = l->anonymous && below->end == l->start &&
-		    memcmp(below->perms, "---", 3) == 0 && tp > sp && tp < l->end;
-		if (path_is(l, "[stack]") || guarded)
+		if (path_is(l, "[stack]") || (guarded && tp > sp && tp < l->end))
 			start = sp - RED_ZONE_BYTES > start ? sp - RED_ZONE_BYTES : start;
+	} else if (n == 0 && guarded && !thread_pointer_in(c, l)) {
+		uintptr_t record = ended_thread(l);
+		start = record != 0 ? record : start;
 	}
 	add_mapping(c, start, l->end);
 }

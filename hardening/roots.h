@@ -6,8 +6,9 @@
  *               bss of all modules, TLS, the brk heap, what others mapped
  *   user        ranges that spanguard_root_add was told about
  *
- * Not roots: the heap itself, our metadata, scratch memory of the pass, what other
- * rooms exclude, device files, shared mappings (register those), and pages that
+ * Not roots: the heap itself and sampled objects (mark.h), our metadata, scratch
+ * memory of the pass, what other rooms exclude, device files, shared mappings
+ * (register those), and pages that
  * were never written: they are not touched, so a pass costs no memory.
  *
  * Below the stack pointer (and the red zone) a stack is dead, but only where it
@@ -15,6 +16,8 @@
  * stack, or an anonymous mapping with an inaccessible one right below it that
  * holds one thread's stack pointer and, above it, the same thread's TLS. Any
  * other mapping with a stack in it (coroutines, stacks in .bss) is scanned whole.
+ * A stack that libc keeps for the next thread is dead but for libc's record at its
+ * top, with the result of a thread that was not joined.
  *
  * ROOTS-1  pieces are word-aligned, can be read and do not change while the world
  *          is stopped; two of them may overlap

@@ -13,6 +13,7 @@
 #include "../src/sys.h"
 #include "../src/tls.h"
 #include "../src/unwind.h"
+#include "roots.h"
 
 enum {
 	QUARANTINE_MIN = 8,         /* freed slots before any of them is reused */
@@ -185,18 +186,19 @@ sample_start(const struct sample_config *config)
 	pool.config = *config;
 	pool.on = false;
 	pool.base = pool.bytes = 0;
+	memset(pool.slots, 0, sizeof(pool.slots));
+	memset(pool.guard_open, 0, sizeof(pool.guard_open));
 	if (config->one_in == 0)
 		return;
 	if (config->seed != 0)
 		rand_seed_fixed(&pool.rng, config->seed, 2);
 	else
 		rand_seed_os(&pool.rng);
-	memset(pool.slots, 0, sizeof(pool.slots));
-	memset(pool.guard_open, 0, sizeof(pool.guard_open));
 	countdown.left = 0;
 	countdown.drawn = false;
 	find_own_code();
 	pool.on = make_pool();
+	roots_exclude(&pool, sizeof(pool));     /* where an object is keeps it not alive */
 }
 
 /* ---- which -------------------------------------------------------------- */
@@ -626,13 +628,21 @@ const struct fault_room sample_room = {
 /* ---- checks, fork, figures ---------------------------------------------- */
 
 void
-sample_each_live(void (*fn)(uintptr_t base, size_t bytes, void *arg), void *arg)
+sample_each_live(void (*fn)(uintptr_t base, size_t bytes, bool noscan, void *arg),
+    void *arg)
 {
 	for (size_t i = 0; i < SAMPLE_SLOTS; i++) {
 		const struct sample_slot *s = &pool.slots[i];
-		if (a32_load_acquire(&s->state) == SAMPLE_LIVE && !s->noscan)
-			fn(s->base, s->bytes, arg);
+		if (a32_load_acquire(&s->state) == SAMPLE_LIVE)
+			fn(s->base, s->bytes, s->noscan, arg);
 	}
+}
+
+void
+sample_pool(uintptr_t *start, uintptr_t *end)
+{
+	*start = pool.base;
+	*end = pool.base + pool.bytes;
 }
 
 static bool

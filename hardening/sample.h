@@ -65,8 +65,10 @@ void *sample_maybe_alloc(size_t bytes, size_t align, bool noscan, bool refill);
 enum outside_verdict sample_look(const void *p, const char *api, size_t *bytes, bool *noscan);
 enum outside_verdict sample_free(void *p, const char *api);
 
-/* Every live object that may hold pointers, for a mark pass. */
-void sample_each_live(void (*fn)(uintptr_t base, size_t bytes, void *arg), void *arg);
+/* Every live object, and where all of them are (0, 0: nowhere), for a mark pass. */
+void sample_each_live(void (*fn)(uintptr_t base, size_t bytes, bool noscan, void *arg),
+    void *arg);
+void sample_pool(uintptr_t *start, uintptr_t *end);
 
 /* SAMPLE-1: NULL, or the tag and where. Other threads may run. */
 const char *sample_check(uintptr_t *where);

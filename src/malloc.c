@@ -210,6 +210,8 @@ static void
 cache_done(struct mcache *c)
 {
 	proc_shared_unlock(c);
+	if (unlikely(options.quarantine == OPT_QUARANTINE_MARK))
+		mheap_release_unmarked(&mheap_);
 	if (unlikely(options.verify_every != 0 || options.verify_signal != 0))
 		verify_now_and_then();
 }
@@ -655,7 +657,7 @@ resize_large(struct mspan *s, size_t bytes)
 	if (npages == s->npages)
 		return true;
 	/* guards would have to move, and what is cut off to be cleared */
-	if (s->guards != 0 || mheap_.config.zeroed)
+	if (s->guards != 0 || mheap_.config.zeroed || mheap_.config.whole)
 		return false;
 	if (c != NULL && c->busy != CACHE_IDLE)     /* a handler: the heap may be locked */
 		return npages < s->npages;

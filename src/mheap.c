@@ -373,6 +373,13 @@ mheap_flush_quarantine(struct mheap *h)
 	return release_all(h, hook_quarantine_flush(h));
 }
 
+void
+mheap_release_unmarked(struct mheap *h)
+{
+	if (hook_mark_due())
+		release_all(h, hook_mark_pass(h));
+}
+
 static void
 resize_span_locked(struct mheap *h, struct mspan *s, size_t npages)
 {

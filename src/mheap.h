@@ -27,6 +27,7 @@ struct mheap_config {
 	struct span_policy span;
 	bool randomize;
 	bool armed;                 /* every malloc and free is to be seen */
+	bool whole;                 /* spans are freed whole: no tail is cut off */
 	bool zeroed;                /* all free memory of the heap is zero */
 	bool exact;                 /* a room knows what was asked for; realloc moves */
 	uint32_t tail_bytes;        /* of each small slot, not the program's */
@@ -91,6 +92,10 @@ size_t mheap_scavenge_all(struct mheap *h);
 
 /* Empties the quarantine; true if that freed anything. */
 bool mheap_flush_quarantine(struct mheap *h);
+
+/* quarantine=mark: runs a pass if one is due, and frees what nothing points to.
+ * The caller holds no lock of ours. */
+void mheap_release_unmarked(struct mheap *h);
 
 /* Pages of the span with its guards. */
 size_t mheap_span_pages(const struct mheap *h, const struct mspan *s);

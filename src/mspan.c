@@ -118,6 +118,7 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 	s->moved = false;
 	s->guards = 0;
 	s->faulted = false;
+	s->parked = 0;
 	s->sweepgen = 0;
 	mspan_set_state(s, SPAN_IN_USE);
 }

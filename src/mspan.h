@@ -63,6 +63,10 @@ enum { NO_SIZED_CLASS = 0xff };
 
 enum span_state { SPAN_DEAD, SPAN_IN_USE, SPAN_PARKED };
 
+/* Of a parked span: its pages were given back; a stack pointed to it in the last
+ * mark pass; what points to it has been reported. */
+enum span_parked { PARKED_RETURNED = 1, PARKED_SEEN = 2, PARKED_TOLD = 4 };
+
 /* On which list of its owner the span is. */
 enum span_list { LIST_NONE, LIST_CURRENT, LIST_FULL, LIST_READY };
 
@@ -98,6 +102,7 @@ struct mspan {
 	uint8_t guards;            /* enum span_guard: pages of its own around it */
 	bool faulted;              /* parked, and its pages are guards */
 	uint8_t window;            /* most slots in one window */
+	uint8_t parked;            /* enum span_parked */
 	atomic_u32 state;          /* enum span_state */
 
 	/* third line: written by remote frees */

@@ -86,6 +86,7 @@ init_locked(void)
 		.randomize = options.randomize,
 		.armed = options.canary || options.zero_on_free || options.records,
 		.exact = options.records,
+		.whole = options.quarantine == OPT_QUARANTINE_MARK,
 		.zeroed = options.zero_on_free,
 		.tail_bytes = hooks_tail_bytes(),
 		.scavenge_delay_ns = (uint64_t)options.scavenge_delay_ms * 1000000,

@@ -446,7 +446,8 @@ procmap_symbol(const struct module *m, uintptr_t addr, char *name, size_t cap,
 	for (uint32_t i = 1; i < count && best.st_name == 0; i++) {
 		if (!peek_read(&headers, &s, t.syms + i * sizeof(s), sizeof(s)))
 			break;
-		if (ELF64_ST_TYPE(s.st_info) == STT_FUNC && s.st_shndx != SHN_UNDEF &&
+		unsigned type = ELF64_ST_TYPE(s.st_info);
+		if ((type == STT_FUNC || type == STT_OBJECT) && s.st_shndx != SHN_UNDEF &&
 		    vaddr - s.st_value < s.st_size)
 			best = s;
 	}

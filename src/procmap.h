@@ -58,7 +58,7 @@ void procmap_classify(uintptr_t addr, uintptr_t sp, struct mapping *out);
 /* The module that addr lies in: code, data or .bss. */
 bool procmap_module(uintptr_t addr, struct module *out);
 
-/* The dynamic symbol that covers addr; false if none does. */
+/* The dynamic symbol, function or variable, that covers addr; false if none does. */
 bool procmap_symbol(const struct module *m, uintptr_t addr, char *name, size_t cap,
     uintptr_t *offset);
 

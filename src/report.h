@@ -20,6 +20,17 @@ void report_and_go_on(const struct die_info *info);
  * of it and ends the process. Else it does nothing. */
 void report_cut_short(void);
 
+/* A text that is no end, put together by compose while nobody else reports, then
+ * written to the log. compose may send off what it has by log_write. Not in a
+ * signal handler. errno kept. */
+struct print;
+void report_note(void (*compose)(struct print *p, void *arg), void *arg);
+/* For compose: the line's head; what an address is, with the stacks that a room
+ * keeps of its object; the frames of a stack, and an empty line. */
+void report_put_warning(struct print *p);
+void report_put_address(struct print *p, uintptr_t addr);
+void report_put_frames(struct print *p, const uintptr_t *pcs, size_t n);
+
 /* One line on the log, "spanguard: warning: " and the strings up to NULL. Does
  * not end the process. errno is kept. */
 void report_warn(const char *first, ...) __attribute__((sentinel));

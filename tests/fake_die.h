@@ -26,6 +26,11 @@ extern struct die_info fake_die_info;
 extern jmp_buf fake_die_jmp;
 extern bool fake_die_armed;
 
+/* The last text that report_note was asked for, and how many there were. */
+enum { FAKE_NOTE_BYTES = 65536 };
+extern char fake_note[FAKE_NOTE_BYTES];
+extern unsigned fake_notes;
+
 bool fake_die_caught(void (*fn)(void *), void *arg);
 
 #endif

@@ -17,26 +17,21 @@
 
 #include <cmocka.h>
 
+#include "fake_die.h"
 #include "heap_support.h"
+#include "hidden.h"
 #include "marena.h"
 #include "sys.h"
 
 #include "hardening/hooks.h"
 #include "hardening/mark.h"
 #include "hardening/roots.h"
+#include "hardening/sample.h"
 
 enum { ELEM = 256, MIB = 1 << 20 };
 
 static void *volatile global;
 static _Thread_local void *volatile in_tls;
-
-/* Frames that AddressSanitizer keeps on its own heap would be roots for ever. */
-const char *__asan_default_options(void);
-__attribute__((visibility("default"))) const char *
-__asan_default_options(void)
-{
-	return "detect_stack_use_after_return=0";
-}
 
 static int
 setup(void **state)
@@ -63,52 +58,6 @@ teardown(void **state)
 }
 
 /* ---- helpers ---- */
-
-/* Zeroes where dead frames were, right from its own frame down: everything this
- * function has is in registers. */
-__attribute__((no_sanitize("address", "undefined"))) static NOINLINE void
-scrub(void)
-{
-	volatile uintptr_t *top = __builtin_frame_address(0);
-
-	for (size_t i = 1; i < 8192; i++)
-		*(top - i) = 0;
-}
-
-static NOINLINE uintptr_t
-hidden_new(size_t bytes, bool noscan)
-{
-	void *p = noscan ? mallocgc_noscan(bytes, API_NOSCAN) : mallocgc(bytes, API_MALLOC);
-
-	assert_non_null(p);
-	memset(p, 0, bytes);
-	return ~(uintptr_t)p;
-}
-
-/* *(word i of the object `in`) = object `to` + off; 0: NULL. All hidden. */
-static NOINLINE void
-hidden_link(uintptr_t in, size_t i, uintptr_t to, size_t off)
-{
-	((uintptr_t *)~in)[i] = to != 0 ? ~to + off : 0;
-}
-
-static NOINLINE void
-hidden_store(void *volatile *where, uintptr_t h, size_t off)
-{
-	*where = h != 0 ? (void *)(~h + off) : NULL;
-}
-
-static NOINLINE void
-hidden_free(uintptr_t h)
-{
-	freegc((void *)~h, API_FREE);
-}
-
-static NOINLINE bool
-is_hidden(uintptr_t v, uintptr_t h, size_t off)
-{
-	return v == ~h + off;
-}
 
 struct search {
 	uintptr_t hidden;
@@ -174,15 +123,6 @@ say_who_has(uintptr_t hidden)
 		hidden = said_object;
 	}
 }
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define FRAMES_KEEP_COPIES 1
-#endif
-#endif
-#ifndef FRAMES_KEEP_COPIES
-#define FRAMES_KEEP_COPIES 0
-#endif
 
 /* An instrumented frame may keep a pointer that the source has let go of: there,
  * only the pass itself is tested. */
@@ -413,6 +353,37 @@ test_untouched_memory_stays_so(void **state)
 }
 
 /* ---- threads ---- */
+
+static uintptr_t result;               /* hidden */
+
+static void *
+leave_pointers(void *arg)
+{
+	void *volatile here[4];
+
+	hidden_store(&in_tls, (uintptr_t)arg, 0);
+	hidden_store(&here[2], (uintptr_t)arg, 8);
+	return result != 0 && here[2] != NULL ? (void *)~result : NULL;
+}
+
+/* Its stack and TLS are kept by libc for the next thread, and are dead. */
+static void
+test_ended_thread(void **state)
+{
+	uintptr_t h = hidden_new(ELEM, false);
+	pthread_t t;
+
+	(void)state;
+	result = hidden_new(ELEM, false);
+	assert_int_equal(pthread_create(&t, NULL, leave_pointers, (void *)h), 0);
+	usleep(50000);
+	assert_lost(h);
+	assert_false(is_lost(result));         /* somebody may join yet */
+	pthread_join(t, NULL);
+	result = 0;
+	assert_lost(h);
+}
+
 
 enum { IN_STACK, IN_TLS, IN_REGISTER, IN_VECTOR };
 
@@ -813,6 +784,62 @@ test_watch(void **state)
 	assert_true(s.last.unreached);
 }
 
+/* ---- sampled objects ---- */
+
+static void
+check_dies(void *arg)
+{
+	(void)arg;
+	mark_check();
+}
+
+static NOINLINE uintptr_t
+hidden_sample(size_t bytes, bool noscan)
+{
+	void *p = sample_maybe_alloc(bytes, 16, noscan, true);
+
+	assert_non_null(p);
+	return ~(uintptr_t)p;
+}
+
+static void
+test_sampled_objects(void **state)
+{
+	struct mark_request few_slots = { .check = true, .stack_objects = 1 };
+	struct mark_result r;
+	uintptr_t h = hidden_new(ELEM, false);
+
+	(void)state;
+	sample_start(&(struct sample_config){ .one_in = 1, .window_bytes = 1 << 17, .seed = 1 });
+	uintptr_t a = hidden_sample(100, false), b = hidden_sample(5000, false);
+	uintptr_t dumb = hidden_sample(64, true);
+	assert_lost(a);
+	hidden_store(&global, a, 99);
+	assert_false(is_lost(a));
+	hidden_store(&global, a, 100);
+	assert_lost(a);
+	hidden_link(b, 600, h, 3);             /* heap <- sampled <- sampled <- root */
+	hidden_link(a, 11, b, 4999);
+	hidden_store(&global, a, 0);
+	assert_false(is_lost(b));
+	assert_false(is_lost(h));
+	assert_true(mark_run(&few_slots, &r));
+	hidden_link(h, 5, dumb, 0);
+	hidden_link(dumb, 0, a, 0);
+	assert_false(is_lost(dumb));
+	hidden_store(&global, dumb, 0);        /* it promised to hold none */
+	assert_lost(a);
+	assert_lost(h);
+	hidden_link(h, 6, h, 0);
+	mark_fault = 1;
+	few_slots.check = true;
+	hidden_store(&global, a, 0);
+	assert_true(fake_die_caught(check_dies, NULL));
+	assert_string_equal(fake_die_info.site, "CHECKMARK-1");
+	mark_fault = 0;
+	sample_start(&(struct sample_config){ 0 });
+}
+
 /* ---- how long it takes ---- */
 
 /* A tree of 64-byte nodes: MARK_MIB of them (16 by default), time printed. */
@@ -877,6 +904,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_user_root, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mapping, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_untouched_memory_stays_so, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ended_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deaf_thread_is_named, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_eight_threads, setup, teardown),
@@ -885,6 +913,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_signal_taken_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_worklist_runs_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_watch, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sampled_objects, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time_of_a_tree, setup, teardown),
 	};
 

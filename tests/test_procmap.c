@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "peek.h"
@@ -168,6 +169,9 @@ modules(void **state)
 	assert_true(procmap_symbol(&mod, (uintptr_t)&getppid + 1, name, sizeof(name), &offset));
 	assert_int_equal(offset, 1);
 	assert_false(procmap_symbol(&mod, mod.start, name, sizeof(name), &offset));
+	assert_true(procmap_module((uintptr_t)&tzname, &mod));
+	assert_true(procmap_symbol(&mod, (uintptr_t)&tzname + 8, name, sizeof(name), &offset));
+	assert_int_equal(offset, 8);
 	assert_int_equal(errno, EXDEV);
 
 	assert_false(procmap_module((uintptr_t)&name, &mod));

@@ -478,10 +478,11 @@ test_fork_child(void **state)
 }
 
 static void
-count_live(uintptr_t base, size_t bytes, void *arg)
+count_live(uintptr_t base, size_t bytes, bool noscan, void *arg)
 {
 	size_t *n = arg;
 	n[0]++;
+	n[3] += noscan;
 	n[1] += bytes;
 	n[2] += look((void *)base) == OUTSIDE_OK;
 }
@@ -489,7 +490,7 @@ count_live(uintptr_t base, size_t bytes, void *arg)
 static void
 test_each_live(void **state)
 {
-	size_t n[3] = { 0 }, bytes;
+	size_t n[4] = { 0 }, bytes;
 	bool noscan;
 	(void)state;
 	start(1, false, 18);
@@ -500,9 +501,13 @@ test_each_live(void **state)
 	assert_int_equal(sample_look(p, "", &bytes, &noscan), OUTSIDE_OK);
 	assert_true(noscan);
 	sample_each_live(count_live, n);
-	assert_int_equal(n[0], 2);
-	assert_int_equal(n[1], 1100);
-	assert_int_equal(n[2], 2);
+	assert_int_equal(n[0], 3);
+	assert_int_equal(n[1], 1110);
+	assert_int_equal(n[2], 3);
+	assert_int_equal(n[3], 1);
+	uintptr_t from, end;
+	sample_pool(&from, &end);
+	assert_true((uintptr_t)p - from < end - from);
 }
 
 static void

@@ -10,7 +10,7 @@
 # fake_die.c always takes the place of report.c's die(), except in test_report.c.
 
 UNIT_TESTS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
-TEST_SUPPORT = tests/naive_pages.c tests/heap_support.c
+TEST_SUPPORT = tests/naive_pages.c tests/heap_support.c tests/hidden.c
 TEST_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
 	-DSPANGUARD_TEST_BUILD=1 -DSPANGUARD_LOCK_CHECKS=1 -Isrc -Itests -I.
 
