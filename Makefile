@@ -74,6 +74,7 @@ generated: $(BUILD)/mksizeclasses $(BUILD)/spanguard
 	$(BUILD)/spanguard options --markdown | diff -u doc/options.md -
 
 include tests/tests.mk
+include fuzz/fuzz.mk
 
 # ---- the long ones ----
 

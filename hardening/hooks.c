@@ -115,7 +115,7 @@ hook_heap_after_fork_child(void)
 
 /* Options do not change any more. */
 void
-hooks_start(void)
+hooks_start_sampling(void)
 {
 	const struct sample_config s = {
 		.one_in = options.sample,
@@ -125,6 +125,12 @@ hooks_start(void)
 		.seed = options.seed,
 	};
 	sample_start(&s);
+}
+
+void
+hooks_start(void)
+{
+	hooks_start_sampling();
 	fault_start();
 	sys_seal(&options, sizeof(options));
 }

@@ -20,6 +20,8 @@ void hooks_reset(void);
 
 /* From the constructor (proc.c): what needs a living libc, signal handlers. */
 void hooks_start(void);
+/* The part of it that needs neither; test builds make it again for each heap. */
+void hooks_start_sampling(void);
 
 /* Which guard pages a new span is to have: bits of enum span_guard (mheap.c). */
 unsigned hook_span_guards(unsigned span_class, bool aligned);

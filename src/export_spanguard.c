@@ -25,10 +25,7 @@ spanguard_calloc_noscan(size_t n, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	void *p = mallocgc_noscan(bytes, API_NOSCAN);
-	if (p != NULL)
-		memset(p, 0, bytes);
-	return p;
+	return mallocgc_noscan_zeroed(bytes, API_NOSCAN);
 }
 
 EXPORT void *

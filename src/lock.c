@@ -205,3 +205,12 @@ mutex_assert_held(const struct mutex *m)
 	if (CHECKS && held_find(m) == HELD_MAX && held.untracked == 0)
 		die_corruption("LOCK-2", m);
 }
+
+void
+lock_forget_held(void)
+{
+	for (uint32_t i = 0; CHECKS && i < held.count; i++)
+		a32_store_release((atomic_u32 *)&held.lock[i]->state, FREE);
+	if (CHECKS)
+		held = (struct held_locks){ 0 };
+}

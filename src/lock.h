@@ -24,6 +24,10 @@ void mutex_unlock(struct mutex *m);
 /* Makes m free whoever held it: only in a forked child, or in a reset heap. */
 void mutex_reset(struct mutex *m);
 
+/* Test builds (where lock_checks): frees whatever the calling thread holds, after
+ * a death that came back to the test. */
+void lock_forget_held(void);
+
 /* Asked before a thread goes to sleep on a lock, or NULL: true says that the
  * holder does not exist (a child made without fork handlers) and that all locks
  * have been made free. */

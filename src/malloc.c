@@ -396,22 +396,39 @@ zero_object(void *p, unsigned size_class, size_t bytes)
 	}
 }
 
-void *
-mallocgc_zeroed(size_t bytes, enum malloc_api api)
+INLINE void *
+alloc_zeroed(size_t bytes, unsigned noscan, enum malloc_api api)
 {
 	bool fresh;
 	struct mcache *c = mcache_self();
-	unsigned spc = size_class_of(bytes);
+	unsigned size_class = size_class_of(bytes), spc = size_class + noscan;
 	if (unlikely(tls_offset() == 0))
 		return boot_alloc(bytes, MALLOC_ALIGN);
 	void *p;
-	if (likely(spc != 0 && c != NULL && c->alloc[spc].n != 0 && c->busy == CACHE_IDLE &&
-	    !mheap_.config.armed))
+	if (likely(size_class != 0 && c != NULL && c->alloc[spc].n != 0 &&
+	    c->busy == CACHE_IDLE && !mheap_.config.armed))
 		p = mcache_next_slot(c, spc, &fresh);
 	else
 		p = alloc(c, bytes, MALLOC_ALIGN, spc, &fresh, api);
 	if (p != NULL && !fresh)
-		zero_object(p, spc, bytes);
+		zero_object(p, size_class, bytes);
+	return p;
+}
+
+void *
+mallocgc_zeroed(size_t bytes, enum malloc_api api)
+{
+	return alloc_zeroed(bytes, 0, api);
+}
+
+void *
+mallocgc_noscan_zeroed(size_t bytes, enum malloc_api api)
+{
+	if (bytes >= TINY_BLOCK_BYTES || bytes == 0)
+		return alloc_zeroed(bytes, SPAN_NOSCAN, api);
+	void *p = mallocgc_noscan(bytes, api);
+	if (p != NULL)
+		memset(p, 0, bytes);
 	return p;
 }
 

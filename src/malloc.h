@@ -18,6 +18,7 @@ struct mspan;
 void *mallocgc(size_t bytes, enum malloc_api api);
 void *mallocgc_noscan(size_t bytes, enum malloc_api api);
 void *mallocgc_zeroed(size_t bytes, enum malloc_api api);
+void *mallocgc_noscan_zeroed(size_t bytes, enum malloc_api api);
 /* align: a power of two. */
 void *mallocgc_aligned(size_t align, size_t bytes, enum malloc_api api);
 void *reallocgc(void *p, size_t bytes, enum malloc_api api);

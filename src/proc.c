@@ -75,12 +75,10 @@ guard_kind(void)
 	}
 }
 
-static void
-init_locked(void)
+void
+proc_heap_config(struct mheap_config *out)
 {
-	options_init();
-	sys_init(guard_kind(), options.guard_vma_percent);
-	struct mheap_config config = {
+	*out = (struct mheap_config){
 		.span = { options.sweep_share, options.window_bytes,
 		    options.canary || options.records },
 		.randomize = options.randomize,
@@ -93,6 +91,15 @@ init_locked(void)
 		.scavenge_on_slow_path = options.scavenge == OPT_SCAVENGE_SLOW,
 		.seed = options.seed,
 	};
+}
+
+static void
+init_locked(void)
+{
+	struct mheap_config config;
+	options_init();
+	sys_init(guard_kind(), options.guard_vma_percent);
+	proc_heap_config(&config);
 	mheap_init(&mheap_, &config);
 	hooks_init(&mheap_);
 	a32_store_release(&initialised, 1);

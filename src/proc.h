@@ -20,6 +20,10 @@ void proc_world_lock(void);
 bool proc_world_trylock(void);
 void proc_world_unlock(void);
 
+/* What the options say the heap is to be; test builds make heaps of their own. */
+struct mheap_config;
+void proc_heap_config(struct mheap_config *out);
+
 /* Test builds: no thread has a cache any more, with mheap_reset and mcache_reset.
  * One thread runs. */
 void proc_reset(void);

@@ -1,0 +1,195 @@
+/* fheap.c - see fheap.h. */
+#include "fheap.h"
+
+#include <string.h>
+
+#include "fake_die.h"
+#include "lock.h"
+#include "malloc.h"
+#include "marena.h"
+#include "mcache.h"
+#include "mspanset.h"
+#include "proc.h"
+#include "tls.h"
+#include "verify.h"
+#include "../hardening/hooks.h"
+
+static struct mcache *threads[SGF_THREADS];
+
+const struct options *
+sg_mode_options(unsigned mode)
+{
+	static struct options preset[SG_MODES];
+	static bool known;
+	static const char *const text[SG_MODES] = { "mode=plain:sample=0:log=/dev/null",
+		"mode=hardened:sample=0:log=/dev/null", "mode=strict:sample=0:log=/dev/null" };
+	char buf[256];
+	struct print out;
+
+	for (unsigned i = 0; !known && i < SG_MODES; i++) {
+		print_init(&out, buf, sizeof(buf));
+		if (options_parse(&preset[i], NULL, "fuzz", text[i], &out) != 0)
+			sg_fail(ORACLE_PARSE, "%s", buf);
+	}
+	known = true;
+	return &preset[mode % SG_MODES];
+}
+
+static void
+sys_config(const struct sgf_header *h, struct fake_sys_config *out)
+{
+	static const size_t page_bytes[8] = { 4096, 4096, 4096, 4096, 4096, 4096, 16384, 65536 };
+
+	*out = (struct fake_sys_config){
+		.page_bytes = page_bytes[h->geometry & 7],
+		.no_markers = (h->geometry & 8) != 0,
+		.place = (h->geometry & 16) != 0 ? FAKE_SYS_GAPS : FAKE_SYS_CONTIGUOUS,
+		.max_map_count = (h->geometry & 32) != 0 ? 20 + h->fault_nth % 200 : 0,
+		.seed = h->seed,
+		.now_ns = 1000000000,
+	};
+}
+
+void
+sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
+{
+	static const uint32_t sweep[8] = { 0, 1, 6, 12, 25, 50, 75, 100 };
+	static const size_t window[8] = { 0, 4096, 8192, 32768, 65536, 131072, 1 << 20, 1 << 30 };
+	struct options *o = &out->options;
+
+	*o = *sg_mode_options(h->mode);
+	o->seed = (uint64_t)h->seed + 1;
+	o->scavenge = h->scavenge & 1 ? OPT_SCAVENGE_SLOW : OPT_SCAVENGE_OFF;
+	o->scavenge_delay_ms = (uint32_t)(h->scavenge >> 1) * 10;
+	if (sweep[h->knob[0] & 7] != 0)
+		o->sweep_share = sweep[h->knob[0] & 7];
+	if (window[h->knob[0] >> 3 & 7] != 0)
+		o->window_bytes = window[h->knob[0] >> 3 & 7];
+	if (h->knob[1] & 1)
+		o->span_quarantine_bytes = (size_t)(h->knob[1] >> 1) << 16;
+	if (h->knob[2] & 1)
+		o->span_guards = h->knob[2] >> 1 & 3;
+	if (h->knob[2] & 8)
+		o->large_guards = h->knob[2] >> 4 & 3;
+	if (h->mode >= 128) {           /* not a mode but any mixture */
+		o->randomize = h->mode & 1;
+		o->canary = h->mode >> 1 & 1;
+		o->zero_on_free = h->mode >> 2 & 1;
+		o->span_quarantine_fault = h->mode >> 3 & 1;
+		o->zero_size_faults = h->mode >> 4 & 1;
+		o->large_guards_both = h->mode >> 5 & 1;
+		o->sample = h->mode >> 6 & 1 ? 1 + h->knob[3] % 64 : 0;
+	}
+	sys_config(h, &out->sys);
+}
+
+/* Metadata of the last heap can still be read here. */
+static void
+heap_forget(void)
+{
+	hooks_reset();
+	proc_reset();
+	arena_reset();
+	mcache_reset();
+	span_set_pool_reset();
+	mheap_reset(&mheap_);
+}
+
+void
+sg_heap_start(const struct sg_heap_config *config)
+{
+	struct mheap_config heap;
+
+	lock_forget_held();
+	heap_forget();
+	fake_sys_reset(&config->sys);
+	memset(threads, 0, sizeof(threads));
+	options = config->options;
+	proc_heap_config(&heap);
+	mheap_init(&mheap_, &heap);
+	hooks_init(&mheap_);
+	hooks_start_sampling();
+}
+
+struct mcache *
+sg_heap_cache(unsigned t)
+{
+	return threads[t];
+}
+
+static void
+become(struct mcache *c)
+{
+	thread_state.gone = false;
+	thread_state.cache = c;
+	thread_state.front = c != NULL && mheap_.config.armed ? &mcache_armed : c;
+}
+
+struct mcache *
+sg_heap_use(unsigned t)
+{
+	if (threads[t] == NULL)
+		threads[t] = mcache_acquire(&mheap_, (int)t + 1);
+	become(threads[t]);
+	if (threads[t] == NULL)
+		thread_state.gone = true;    /* or a call would attach a real one */
+	return threads[t];
+}
+
+void
+sg_heap_nobody(void)
+{
+	become(NULL);
+	thread_state.gone = true;
+}
+
+void
+sg_heap_exit(unsigned t)
+{
+	sg_heap_nobody();
+	if (threads[t] != NULL)
+		mcache_release(threads[t]);
+	threads[t] = NULL;
+}
+
+void
+sg_heap_idle(void)
+{
+	for (unsigned t = 0; t < SGF_THREADS; t++)
+		sg_heap_exit(t);
+	/* the shared cache has current spans too, which a trim by another leaves */
+	struct mcache *c = proc_shared_lock();
+	if (c != NULL) {
+		mcache_release(c);
+		proc_shared_unlock(c);
+	}
+	proc_reset();
+	sg_heap_nobody();
+	malloc_trim_all();              /* spans go to the quarantine first */
+	mheap_flush_quarantine(&mheap_);
+	malloc_trim_all();
+}
+
+const struct die_info *
+sg_heap_try(void (*fn)(void *), void *arg)
+{
+	if (!fake_die_caught(fn, arg))
+		return NULL;
+	lock_forget_held();
+	for (struct mcache *c = mcache_first(); c != NULL; c = c->next)
+		c->busy = CACHE_IDLE;
+	return &fake_die_info;
+}
+
+void
+sg_heap_verify(void)
+{
+	struct verify_failure f[VERIFY_MAX_FAILURES];
+	size_t n;
+
+	proc_world_lock();
+	n = verify_heap(&mheap_, mcache_self(), true, f);
+	proc_world_unlock();
+	SG_CHECK(VERIFY, n == 0, "%zu failures, the first %s at %#lx", n, f[0].tag,
+	    (unsigned long)f[0].where);
+}

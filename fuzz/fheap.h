@@ -1,0 +1,48 @@
+/* fheap.h - a fresh heap for each input, and the logical threads that use it.
+ *
+ *   sg_heap_start(config)   forget the last heap, empty the fake system, set up
+ *   sg_heap_use(t)          go on as logical thread t: a cache of its own
+ *   sg_heap_exit(t)         thread t ends; the next use of t is a new thread
+ *   sg_heap_idle()          every thread ends and everything idle goes back
+ *
+ * All the tiers are the real ones, over tests/fake_sys.c. A death goes back to
+ * sg_heap_try, whatever locks were held. */
+#ifndef SPANGUARD_FUZZ_FHEAP_H
+#define SPANGUARD_FUZZ_FHEAP_H
+
+#include "harness.h"
+
+#include "die.h"
+#include "fake_sys.h"
+#include "mheap.h"
+#include "options.h"
+
+enum { SG_MODES = 3 };
+
+struct sg_heap_config {
+	struct options options;
+	struct fake_sys_config sys;
+};
+
+/* The preset of a mode (enum: OPT_MODE_*), with a seed and no sampled objects. */
+const struct options *sg_mode_options(unsigned mode);
+
+/* What a header asks for. */
+void sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out);
+
+void sg_heap_start(const struct sg_heap_config *config);
+struct mcache *sg_heap_use(unsigned t);      /* NULL: no memory for a cache */
+void sg_heap_nobody(void);                   /* a thread past its end */
+void sg_heap_exit(unsigned t);
+void sg_heap_idle(void);
+
+/* The cache of thread t, or NULL if it has none now. */
+struct mcache *sg_heap_cache(unsigned t);
+
+/* NULL: fn returned. Else what it died of; all its locks are free again. */
+const struct die_info *sg_heap_try(void (*fn)(void *), void *arg);
+
+/* Runs verify; fails naming the tags. */
+void sg_heap_verify(void);
+
+#endif

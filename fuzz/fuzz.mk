@@ -1,0 +1,65 @@
+# fuzz.mk - the fuzz targets: every harness for libFuzzer, for AFL++, and in one
+# runner that needs no engine. See doc/fuzzing.md.
+#
+#   build/fuzz/libfuzzer/fuzz_<name>     clang -fsanitize=fuzzer,address,undefined
+#   build/fuzz/afl/fuzz_<name>           afl-clang-fast, persistent (libAFLDriver)
+#   build/fuzz/plain/sgfuzz              gcc -O2
+#   build/fuzz/asan/sgfuzz               clang, ASan and UBSan, no engine
+#   build/fuzz/cov/sgfuzz                clang, source coverage
+#
+# The tiers are all there but report.c's die() and sys_linux.c's system, for which
+# tests/fake_die.c and tests/fake_sys.c stand in. export_libc.c is compiled under
+# other names (fuzz/rename.h).
+
+HARNESSES = $(shell sed -n 's/^HARNESS(\([a-z0-9_]*\))$$/\1/p' fuzz/harnesses.def)
+FUZZ_TARGETS = $(filter-out $(FUZZ_OWN_LINK),$(HARNESSES))
+FUZZ_TIER_SRC = $(filter-out src/report.c src/sys_linux.c,$(TIER_SRC)) src/export_spanguard.c
+FUZZ_SUPPORT_SRC = tests/fake_sys.c tests/fake_die.c tests/naive_pages.c
+FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/afl_mutator.c,$(wildcard fuzz/*.c))
+FUZZ_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
+	-DSPANGUARD_TEST_BUILD=1 -DSPANGUARD_LOCK_CHECKS=1 -DSPANGUARD_FUZZ=1 \
+	-iquote src -iquote tests -iquote fuzz
+
+FUZZ_VARIANTS = libfuzzer afl plain asan cov
+FUZZ_CC_libfuzzer = $(CLANG)
+FUZZ_CC_afl = AFL_QUIET=1 afl-clang-fast
+FUZZ_CC_plain = $(CC)
+FUZZ_CC_asan = $(CLANG)
+FUZZ_CC_cov = $(CLANG)
+FUZZ_SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_FLAGS_libfuzzer = $(FUZZ_SAN) -fsanitize=fuzzer-no-link
+FUZZ_FLAGS_afl = -O2 -g
+FUZZ_FLAGS_plain = -O2 -g
+FUZZ_FLAGS_asan = $(FUZZ_SAN)
+FUZZ_FLAGS_cov = -O1 -g -fprofile-instr-generate -fcoverage-mapping
+
+define fuzz_variant
+$(BUILD)/fuzz/$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -c $$< -o $$@
+$(BUILD)/fuzz/$(1)/src/export_libc.o: src/export_libc.c fuzz/rename.h
+	@mkdir -p $$(@D)
+	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -Wno-missing-prototypes \
+		-include fuzz/rename.h -c $$< -o $$@
+$(BUILD)/fuzz/$(1)/target_%.o: fuzz/target.c
+	@mkdir -p $$(@D)
+	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -DSG_HARNESS=$$* -c $$< -o $$@
+FUZZ_OBJ_$(1) = $$(patsubst %.c,$(BUILD)/fuzz/$(1)/%.o,$$(FUZZ_SRC) $$(FUZZ_SUPPORT_SRC) \
+	$$(FUZZ_TIER_SRC) src/export_libc.c)
+$(BUILD)/fuzz/$(1)/sgfuzz: $(BUILD)/fuzz/$(1)/fuzz/sgfuzz.o $(BUILD)/fuzz/$(1)/fuzz/min.o $(BUILD)/fuzz/$(1)/fuzz/toc.o $$(FUZZ_OBJ_$(1))
+	$$(FUZZ_CC_$(1)) $$(FUZZ_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lm
+-include $$(wildcard $(BUILD)/fuzz/$(1)/*.d $(BUILD)/fuzz/$(1)/*/*.d)
+endef
+$(foreach v,$(FUZZ_VARIANTS),$(eval $(call fuzz_variant,$(v))))
+.PRECIOUS: $(BUILD)/fuzz/%.o
+
+$(BUILD)/fuzz/libfuzzer/fuzz_%: $(BUILD)/fuzz/libfuzzer/target_%.o $(FUZZ_OBJ_libfuzzer)
+	$(CLANG) $(FUZZ_FLAGS_libfuzzer) -fsanitize=fuzzer -pthread -rdynamic -o $@ $^ -lm
+$(BUILD)/fuzz/afl/fuzz_%: $(BUILD)/fuzz/afl/target_%.o $(FUZZ_OBJ_afl)
+	$(FUZZ_CC_afl) $(FUZZ_FLAGS_afl) -fsanitize=fuzzer -pthread -rdynamic -o $@ $^ -lm
+
+.PHONY: fuzz fuzz-libfuzzer fuzz-afl fuzz-runners
+fuzz-libfuzzer: $(addprefix $(BUILD)/fuzz/libfuzzer/fuzz_,$(HARNESSES))
+fuzz-afl: $(addprefix $(BUILD)/fuzz/afl/fuzz_,$(HARNESSES))
+fuzz-runners: $(BUILD)/fuzz/plain/sgfuzz $(BUILD)/fuzz/asan/sgfuzz
+fuzz: fuzz-runners fuzz-libfuzzer fuzz-afl

@@ -1,0 +1,238 @@
+/* sgfuzz.c - inputs without a fuzzing engine.
+ *
+ *   sgfuzz run [-t] [-n TIMES] HARNESS PATH...    every input once, or TIMES times
+ *   sgfuzz dump HARNESS FILE                      as text
+ *   sgfuzz asm HARNESS [TEXT]                     text (or stdin) to bytes, on stdout
+ *   sgfuzz min HARNESS FILE OUT                   fewer ops that fail in the same way
+ *   sgfuzz c HARNESS FILE                         as a C program for any malloc
+ *   sgfuzz list                                   names of the harnesses
+ *
+ * PATH is a file, or a directory for all files in it, in order of name. run -t
+ * prints the trace hash of each input; -n fails if two traces of one input
+ * differ. Status 0: all passed; 2: wrong usage; else a failing input aborted the
+ * run, and the last lines name oracle and input. */
+#define _GNU_SOURCE
+#include "harness.h"
+#include "sgfuzz.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct sg_harness *const harnesses[] = {
+#define HARNESS(name) &sg_h_##name,
+#include "harnesses.def"
+};
+
+/* A report of a sanitizer ends in SIGABRT too. */
+const char *__asan_default_options(void);
+const char *
+__asan_default_options(void)
+{
+	return "abort_on_error=1:handle_abort=0:detect_leaks=0";
+}
+
+const char *__ubsan_default_options(void);
+const char *
+__ubsan_default_options(void)
+{
+	return "print_stacktrace=1:abort_on_error=1";
+}
+
+static void
+name_input(int sig)
+{
+	const char *s = sg_at.input != NULL ? sg_at.input : "?";
+
+	if (write(2, "sgfuzz: died at input=", 22) < 0 || write(2, s, strlen(s)) < 0 ||
+	    write(2, "\n", 1) < 0)
+		_exit(1);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+size_t
+sgfuzz_read(const char *path, uint8_t *out)
+{
+	FILE *f = fopen(path, "rb");
+	size_t n;
+
+	if (f == NULL) {
+		perror(path);
+		exit(2);
+	}
+	n = fread(out, 1, SGF_MAX_BYTES, f);
+	fclose(f);
+	return n;
+}
+
+uint64_t
+sgfuzz_run_once(const struct sg_harness *h, const uint8_t *data, size_t bytes)
+{
+	sg_at.harness = h->name;
+	sg_at.op = -1;
+	sg_trace = 1;
+	h->run(data, bytes);
+	return sg_trace;
+}
+
+/* ---- run ---- */
+
+static struct {
+	const struct sg_harness *h;
+	unsigned times;
+	bool trace, timing;
+	unsigned long ran;
+} job = { .times = 1 };
+
+static void
+run_file(const char *path)
+{
+	static uint8_t data[SGF_MAX_BYTES];
+	size_t n = sgfuzz_read(path, data);
+	uint64_t first;
+
+	sg_at.input = path;
+	/* exactly as long as the input, so that a read behind it is seen */
+	uint8_t *copy = malloc(n != 0 ? n : 1);
+	memcpy(copy, data, n);
+	first = sgfuzz_run_once(job.h, copy, n);
+	for (unsigned i = 1; i < job.times; i++)
+		SG_CHECK(SAME, sgfuzz_run_once(job.h, copy, n) == first,
+		    "run %u left another trace", i);
+	if (job.trace)
+		printf("%016llx %s\n", (unsigned long long)first, path);
+	free(copy);
+	job.ran++;
+}
+
+static void
+run_path(const char *path)
+{
+	struct dirent **list;
+	struct stat st;
+	char name[4096];
+	int n;
+
+	if (stat(path, &st) != 0) {
+		perror(path);
+		exit(2);
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		run_file(path);
+		return;
+	}
+	n = scandir(path, &list, NULL, alphasort);
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "%s/%s", path, list[i]->d_name);
+		if (list[i]->d_name[0] != '.' && strstr(list[i]->d_name, ".expect") == NULL)
+			run_path(name);
+		free(list[i]);
+	}
+	free(list);
+}
+
+static int
+run_inputs(int argc, char **argv)
+{
+	struct timespec a, b;
+	double s;
+
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	for (int i = 0; i < argc; i++)
+		run_path(argv[i]);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
+	printf("%s: %lu inputs passed, %.0f executions per second\n", job.h->name, job.ran,
+	    (double)job.ran * job.times / s);
+	return 0;
+}
+
+/* ---- text ---- */
+
+static int
+dump(const char *path)
+{
+	static uint8_t data[SGF_MAX_BYTES];
+
+	sgf_print(data, sgfuzz_read(path, data), job.h->language, stdout);
+	return 0;
+}
+
+static int
+assemble(const char *path)
+{
+	static uint8_t data[SGF_MAX_BYTES];
+	FILE *in = path != NULL ? fopen(path, "r") : stdin;
+	size_t n;
+
+	if (in == NULL) {
+		perror(path);
+		return 2;
+	}
+	n = sgf_parse(in, path != NULL ? path : "stdin", job.h->language, data);
+	return n != 0 && fwrite(data, 1, n, stdout) == n ? 0 : 2;
+}
+
+static int
+usage(void)
+{
+	fprintf(stderr, "usage: sgfuzz run [-t] [-n TIMES] HARNESS PATH...\n"
+	    "       sgfuzz dump|min|c HARNESS FILE [OUT]\n       sgfuzz asm HARNESS [TEXT]\n"
+	    "       sgfuzz list\n");
+	return 2;
+}
+
+static int
+list(void)
+{
+	for (size_t i = 0; i < sizeof(harnesses) / sizeof(harnesses[0]); i++)
+		puts(harnesses[i]->name);
+	return 0;
+}
+
+static int
+dispatch(const char *command, int argc, char **argv)
+{
+	if (strcmp(command, "run") == 0 && argc > 0)
+		return run_inputs(argc, argv);
+	if (strcmp(command, "dump") == 0 && argc == 1)
+		return dump(argv[0]);
+	if (strcmp(command, "asm") == 0 && argc < 2)
+		return assemble(argc == 1 ? argv[0] : NULL);
+	if (strcmp(command, "min") == 0 && argc == 2)
+		return sgfuzz_min(job.h, argv[0], argv[1]);
+	if (strcmp(command, "c") == 0 && argc == 1)
+		return sgfuzz_c(job.h, argv[0]);
+	return usage();
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *command = argc > 1 ? argv[1] : "";
+	int c;
+
+	if (strcmp(command, "list") == 0)
+		return list();
+	optind = 2;
+	while (argc > 2 && (c = getopt(argc, argv, "+n:t")) != -1) {
+		if (c == 'n')
+			job.times = (unsigned)atoi(optarg);
+		else if (c == 't')
+			job.trace = true;
+		else
+			return usage();
+	}
+	for (size_t i = 0; optind < argc && i < sizeof(harnesses) / sizeof(harnesses[0]); i++)
+		if (strcmp(harnesses[i]->name, argv[optind]) == 0)
+			job.h = harnesses[i];
+	if (job.h == NULL)
+		return usage();
+	signal(SIGABRT, name_input);
+	return dispatch(command, argc - optind - 1, argv + optind + 1);
+}
