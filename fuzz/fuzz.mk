@@ -1,9 +1,9 @@
 # fuzz.mk - the fuzz targets: every harness for libFuzzer, for AFL++, and in one
-# runner that needs no engine. See doc/fuzzing.md.
+# tool that needs no engine. See doc/fuzzing.md.
 #
 #   build/fuzz/libfuzzer/fuzz_<name>     clang -fsanitize=fuzzer,address,undefined
 #   build/fuzz/afl/fuzz_<name>           afl-clang-fast, persistent (libAFLDriver)
-#   build/fuzz/plain/sgfuzz              gcc -O2
+#   build/fuzz/plain/sgfuzz              the tool of sgfuzz.c: replay; gcc -O2
 #   build/fuzz/asan/sgfuzz               clang, ASan and UBSan, no engine
 #   build/fuzz/cov/sgfuzz                clang, source coverage
 #
@@ -41,7 +41,7 @@ $(BUILD)/fuzz/$(1)/src/export_libc.o: src/export_libc.c fuzz/rename.h
 	@mkdir -p $$(@D)
 	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -Wno-missing-prototypes \
 		-include fuzz/rename.h -c $$< -o $$@
-$(BUILD)/fuzz/$(1)/target_%.o: fuzz/target.c
+$$(HARNESSES:%=$(BUILD)/fuzz/$(1)/target_%.o): $(BUILD)/fuzz/$(1)/target_%.o: fuzz/target.c
 	@mkdir -p $$(@D)
 	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -DSG_HARNESS=$$* -c $$< -o $$@
 FUZZ_OBJ_$(1) = $$(patsubst %.c,$(BUILD)/fuzz/$(1)/%.o,$$(FUZZ_SRC) $$(FUZZ_SUPPORT_SRC) \
@@ -52,6 +52,8 @@ $(BUILD)/fuzz/$(1)/sgfuzz: $(BUILD)/fuzz/$(1)/fuzz/sgfuzz.o $(BUILD)/fuzz/$(1)/f
 endef
 $(foreach v,$(FUZZ_VARIANTS),$(eval $(call fuzz_variant,$(v))))
 .PRECIOUS: $(BUILD)/fuzz/%.o
+# written by the compiler, made by no rule
+$(BUILD)/fuzz/%.d: ;
 
 $(BUILD)/fuzz/libfuzzer/fuzz_%: $(BUILD)/fuzz/libfuzzer/target_%.o $(FUZZ_OBJ_libfuzzer)
 	$(CLANG) $(FUZZ_FLAGS_libfuzzer) -fsanitize=fuzzer -pthread -rdynamic -o $@ $^ -lm

@@ -3,11 +3,11 @@
  *   int sg_run(data, size)      one input, one fresh heap, every oracle
  *       |
  *   target.c    LLVMFuzzerTestOneInput: libFuzzer, AFL++ (libAFLDriver), OSS-Fuzz
- *   runner.c    main: files and directories, once each; no fuzzing engine
+ *   sgfuzz.c    the tool: replays files and directories without an engine, dumps, ...
  *
  * A harness is one file h<N>_<name>.c that defines `const struct sg_harness
  * sg_h_<name>`, and one row of harnesses.def. target.c is compiled once for each
- * with SG_HARNESS=<name>; the runner knows all of them.
+ * with SG_HARNESS=<name>; sgfuzz knows all of them.
  *
  * A violation is sg_fail(): one line on stderr that begins "sgfuzz: FAIL" and names
  * oracle, harness and op, then abort(). Nothing else may end the process, and

@@ -28,7 +28,7 @@ enum {
 	FILL_WHOLE_BYTES = 2048,
 	FILL_EDGE_BYTES = 256,
 	FILL_STRIDE_BYTES = 4096,
-	FILL_PAGES = 64,
+	FILL_PAGES = 8,
 	ERRNO_MARK = 77,
 	ZERO_WHOLE_BYTES = 1 << 16,
 };
@@ -108,9 +108,9 @@ sg_prog_size(const struct sg_prog *p, const struct sgf_op *op)
 	case 4:
 		return ((n & 63) + 1) * PAGE_SIZE + off;
 	case 5:
-		return n & 0x3fffff;
+		return n & 0xfffff;
 	case 6:
-		return ((size_t)1 << (n % (op->imm >> 28 == 0 ? 31 : 24))) + off;
+		return ((size_t)1 << (n & (op->imm >> 24 == 0 ? 31 : 15))) + off;
 	default:
 		return huge_size(p, op);
 	}
