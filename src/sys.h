@@ -84,6 +84,12 @@ bool sys_wipe_on_fork(void *p, size_t bytes);
 /* Makes Ready metadata read-only, and sealed where mseal(2) exists. */
 void sys_seal(void *p, size_t bytes);
 
+/* Mappings that stay as they are for the rest of the process, guards in them
+ * included: nobody can unmap, move or protect them otherwise. The memory remains
+ * what it is. Where mseal(2) (Linux 6.10) exists and may be called; not after the
+ * start, for a program may have forbidden itself calls it does not know. */
+void sys_keep(void *p, size_t bytes);
+
 void sys_read_stats(struct sys_stats *out);
 
 /* Monotonic clock in nanoseconds, coarse (a few milliseconds). */

@@ -745,6 +745,12 @@ sys_seal(void *p, size_t bytes)
 }
 
 void
+sys_keep(void *p, size_t bytes)
+{
+	mem_call(SYSCALL_MSEAL, (uintptr_t)p, bytes, 0, 0, 0);
+}
+
+void
 sys_read_stats(struct sys_stats *out)
 {
 	for (size_t s = 0; s < SYS_STATES; s++)

@@ -192,6 +192,13 @@ sys_seal(void *p, size_t bytes)
 }
 
 void
+sys_keep(void *p, size_t bytes)
+{
+	(void)p;
+	(void)bytes;
+}
+
+void
 sys_read_stats(struct sys_stats *out)
 {
 	memset(out, 0, sizeof *out);

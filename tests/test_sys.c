@@ -698,11 +698,38 @@ child_seals(void)
 	return can_seal == (mprotect(p, page, PROT_READ | PROT_WRITE) != 0) ? 0 : 2;
 }
 
+/* Memory with a guard in it, of either kind. */
+static int
+child_keeps(void)
+{
+	size_t page = sys_page_bytes();
+	char *p = sys_alloc(4 * page);
+	bool can_seal = syscall(SYSCALL_MSEAL, NULL, 0, 0) == 0;
+
+	if (!sys_fault(p + page, page))
+		return 1;
+	sys_keep(p, 4 * page);
+	p[0] = p[3 * page] = 'x';
+	if (!touch_faults(p + page, false))
+		return 2;
+	if (!can_seal)
+		return 0;
+	if (mprotect(p + page, page, PROT_READ | PROT_WRITE) == 0 || errno != EPERM)
+		return 3;
+	if (munmap(p + page, page) == 0 || errno != EPERM)
+		return 4;
+	if (mmap(p + page, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+	    MAP_FAILED || errno != EPERM)
+		return 5;
+	return p[0] == 'x' && touch_faults(p + page, true) ? 0 : 6;
+}
+
 static void
 test_seal(void **state)
 {
 	(void)state;
 	assert_int_equal(run_in_child(child_seals), 0);
+	assert_int_equal(run_in_child(child_keeps), 0);
 }
 
 /* ---- the rest ---- */

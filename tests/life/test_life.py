@@ -4,6 +4,7 @@ One test for each failure known from other allocators. Every program first runs
 on libc's malloc where the promise is not ours alone: a failure there is a
 failure of the test.
 """
+import ctypes
 import os
 import pathlib
 import re
@@ -512,3 +513,38 @@ def test_mprotect_guards_work(build, run, guarded, program):
 def test_huge(build, run, alloc, what):
     main = build(HERE / "huge.c", "-O2")
     assert run([main, what], alloc, timeout=100).clean() == "huge\n"
+
+
+# ---------------------------------------------------------------- sealed mappings
+
+def can_seal():
+    """Whether this kernel has mseal: called with nothing to seal, which is allowed."""
+    return ctypes.CDLL(None, use_errno=True).syscall(462, None, 0, 0) == 0
+
+
+def count_sealed(text):
+    return [int(n) for n in re.fullmatch(r"(\d+) sealed, (\d+) of them writable\n", text).groups()]
+
+
+@pytest.mark.strict
+@pytest.mark.parametrize("guards", ["marker", "mprotect"])
+def test_sealed_mappings(build, run, guarded, guards):
+    """Options, metadata with its guards and the arena map cannot be unmapped, moved or made accessible."""
+    if not can_seal():
+        pytest.skip("no mseal")
+    main = build(HERE / "sealed.c", "-O1")
+    bare, _ = count_sealed(run([main]).clean())
+    sealed, writable = count_sealed(run([main], guarded, options=f"guards={guards}").clean())
+    # options: read-only; metadata and arena map: writable, and with mprotect a guard at each end of metadata
+    assert sealed - bare >= (5 if guards == "mprotect" else 3) and writable >= 2
+
+
+def test_mseal_refused(build, run, guarded):
+    main = build(HERE / "sealed.c", "-O1")
+    if can_seal():
+        assert count_sealed(run([main, "refused"], guarded).clean())[1] == 0
+
+
+def test_mseal_forbidden_after_the_start(build, run, guarded):
+    """A program that kills itself for a call it does not know: none is made once main runs."""
+    run([build(HERE / "sealed.c", "-O1"), "killed"], guarded).clean()

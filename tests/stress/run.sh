@@ -6,7 +6,8 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-600}
 lib=$(realpath "${SPANGUARD_LIB:-build/libspanguard.so}")
 modes=(mode=hardened mode=plain mode=strict mode=hardened:scavenge=background mode=hardened:guards=mprotect
-	mode=strict:guards=mprotect)
+	mode=strict:guards=mprotect mode=hardened:quarantine=mark mode=strict:quarantine=mark
+	mode=strict:quarantine=mark:guards=mprotect)
 [ -e "$lib" ] || { echo "stress: $lib is not there: run make" >&2; exit 1; }
 
 scratch=$(mktemp -d)

@@ -36,7 +36,11 @@ def check_output(out):
 IN_STRICT = [pytest.param(options, marks=pytest.mark.strict) for options in ("", "guards=mprotect")]
 
 
-@pytest.mark.parametrize("options", [*IN_STRICT, "verify_every=5000", "scavenge=background"])
+MARK = "quarantine=mark:mark_pass_bytes=4m"
+
+
+@pytest.mark.parametrize("options", [*IN_STRICT, "verify_every=5000", "scavenge=background",
+                                     pytest.param(MARK, marks=pytest.mark.strict)])
 def test_stress(run, stress, guarded, options):
     seconds = SECONDS if options == "" else SECONDS / 2
     check_output(run([stress, seconds], guarded, options, timeout=150).clean())
@@ -44,5 +48,6 @@ def test_stress(run, stress, guarded, options):
 
 @pytest.mark.slow
 @pytest.mark.strict
-def test_stress_for_ten_minutes(run, stress, guarded):
-    check_output(run([stress, 600], guarded, timeout=800).clean())
+@pytest.mark.parametrize("options", ["", "quarantine=mark", "guards=mprotect"])
+def test_stress_for_ten_minutes(run, stress, guarded, options):
+    check_output(run([stress, 600], guarded, options, timeout=800).clean())
