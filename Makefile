@@ -60,7 +60,7 @@ $(BUILD)/libspanguard.a: $(LIB_OBJ)
 	ar rcs $@ $(BUILD)/lib/spanguard.o
 
 $(BUILD)/spanguard: $(TOOL_OBJ)
-	$(CC) $(CFLAGS) -o $@ $(TOOL_OBJ) -ldw -lelf
+	$(CC) $(CFLAGS) -o $@ $(TOOL_OBJ) -ldw -lelf -ljansson
 
 # ---- generated files: made again and compared by make check ----
 

@@ -77,17 +77,18 @@ canary_absent(const struct mspan *s, const void *p)
 	return c == 0;
 }
 
-void
+bool
 canary_check(const struct mspan *s, const void *p, const char *api)
 {
 	uint64_t want = canary_of(s, p);
 	struct die_diff diff = { .base = (uintptr_t)place(s, p), .n = CANARY_BYTES };
 	if (likely(canary_intact(s, p)))
-		return;
+		return false;
 	memcpy(diff.found, place(s, p), CANARY_BYTES);
 	memcpy(diff.expected, &want, CANARY_BYTES);
 	for (size_t i = 0; i < CANARY_BYTES; i++)
 		diff.changed += diff.found[i] != diff.expected[i];
-	die(&(struct die_info){ .code = DIE_CANARY, .api = api, .site = "canary",
+	complain(&(struct die_info){ .code = DIE_CANARY, .api = api, .site = "canary",
 	    .addr = (uintptr_t)p, .diff = &diff });
+	return true;
 }

@@ -30,7 +30,7 @@ uint64_t canary_of(const struct mspan *s, const void *p);
 void canary_write(const struct mspan *s, void *p);
 bool canary_intact(const struct mspan *s, const void *p);
 bool canary_absent(const struct mspan *s, const void *p);    /* all zero */
-/* Dies with the changed bytes if they are not intact. */
-void canary_check(const struct mspan *s, const void *p, const char *api);
+/* Reports the changed bytes if they are not intact; true: and the program goes on. */
+bool canary_check(const struct mspan *s, const void *p, const char *api);
 
 #endif

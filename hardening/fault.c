@@ -140,7 +140,7 @@ hook_object(uintptr_t addr, struct room_object *out)
 
 /* ---- ours --------------------------------------------------------------- */
 
-/* Returns only if the access may be made again. */
+/* Returns only if the access may be made again: where a room can let it through. */
 static void
 report_access(const struct fault_room *room, const struct fault_claim *claim, uintptr_t addr,
     const ucontext_t *uc)

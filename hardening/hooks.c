@@ -132,7 +132,7 @@ hooks_start_sampling(void)
 {
 	const struct sample_config s = {
 		.one_in = options.sample,
-		.go_on = options.sample_recover,
+		.go_on = options.sample_recover || !options.halt_on_error,
 		.pause_factor = options.sample < SAMPLE_UNPACED ? 0 : SAMPLE_PAUSE_FACTOR,
 		.window_bytes = options.window_bytes,
 		.seed = options.seed,
@@ -225,21 +225,21 @@ hook_slot_check(const struct mspan *s, uintptr_t *where)
 	return *where != 0 ? "ZERO-2" : NULL;
 }
 
-void
+bool
 hook_slot_explain(uintptr_t where, const char *api)
 {
 	size_t idx;
 	const struct mspan *s = span_of(where);
-	if (debug_explain(where, api) || s == NULL || mspan_is_large(s))
-		return;
+	if (debug_explain(where, api))
+		return true;
+	if (s == NULL || mspan_is_large(s))
+		return false;
 	if (where >= s->base + s->nelems * s->elem_bytes)
-		zero_tail_check(s, api);
+		return zero_tail_check(s, api);
 	if (!mspan_slot(s, where, &idx) || idx >= s->nelems)
-		return;
-	if (mspan_slot_live(s, idx))
-		canary_check(s, (const void *)where, api);
-	else
-		zero_check(s, (const void *)where, api);
+		return false;
+	return mspan_slot_live(s, idx) ? canary_check(s, (const void *)where, api) :
+	    zero_check(s, (const void *)where, api);
 }
 
 void *

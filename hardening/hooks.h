@@ -75,9 +75,9 @@ size_t hook_slot_bytes(const struct mspan *s, size_t idx, size_t otherwise);
  * ones (verify.c, patrol). NULL, or the tag of what is wrong, and where. */
 const char *hook_slot_check(const struct mspan *s, uintptr_t *where);
 
-/* Ends the program with the full report of a slot that hook_slot_check named;
- * returns if where is not such a slot. */
-void hook_slot_explain(uintptr_t where, const char *api);
+/* The full report of a slot that hook_slot_check named, which ends the program
+ * unless halt_on_error=0. false: where is not such a slot. */
+bool hook_slot_explain(uintptr_t where, const char *api);
 
 /* Now and then, from a refill (mcache.c): checks one span of this thread. */
 void hook_patrol(const struct mspan *s, uint64_t refills);

@@ -22,9 +22,7 @@ hook_patrol(const struct mspan *s, uint64_t refills)
 	const char *tag = verify_span(s);
 	if (tag == NULL)
 		tag = hook_slot_check(s, &where);
-	if (tag != NULL && where != 0)
-		hook_slot_explain(where, "patrol");
-	if (tag != NULL)
+	if (tag != NULL && (where == 0 || !hook_slot_explain(where, "patrol")))
 		die(&(struct die_info){ .code = DIE_VERIFY, .api = "patrol", .site = tag,
 		    .addr = where != 0 ? where : (uintptr_t)s });
 }

@@ -55,8 +55,9 @@ holds(uintptr_t from, uintptr_t end)
 	return all_zero((const uint64_t *)from, (end - from) / sizeof(uint64_t));
 }
 
-/* [from, end) is not zero. addr: the slot, or 0 for the first changed byte. */
-static _Noreturn NOINLINE void
+/* [from, end) is not zero. addr: the slot, or 0 for the first changed byte. Where
+ * the program goes on, it is zero afterwards. */
+static NOINLINE void
 report(uintptr_t from, uintptr_t end, uintptr_t addr, struct die_info info)
 {
 	const unsigned char *p = (const unsigned char *)from, *stop = (const unsigned char *)end;
@@ -70,16 +71,19 @@ report(uintptr_t from, uintptr_t end, uintptr_t addr, struct die_info info)
 		diff.changed += *p != 0;
 	info.addr = addr != 0 ? addr : diff.base;
 	info.diff = &diff;
-	die(&info);
+	complain(&info);
+	memset((void *)from, 0, end - from);
 }
 
-void
+bool
 zero_check(const struct mspan *s, const void *p, const char *api)
 {
 	uintptr_t at = (uintptr_t)p;
-	if (unlikely(!zero_holds(s, p)))
-		report(at, at + s->elem_bytes, at, (struct die_info){
-		    .code = DIE_WRITE_AFTER_FREE, .api = api, .site = "zero" });
+	if (likely(zero_holds(s, p)))
+		return false;
+	report(at, at + s->elem_bytes, at, (struct die_info){
+	    .code = DIE_WRITE_AFTER_FREE, .api = api, .site = "zero" });
+	return true;
 }
 
 static uintptr_t
@@ -99,10 +103,12 @@ zero_tail_changed(const struct mspan *s)
 	return at;
 }
 
-void
+bool
 zero_tail_check(const struct mspan *s, const char *api)
 {
-	if (unlikely(zero_tail_changed(s) != 0))
-		report(tail_of(s), s->base + mspan_bytes(s), 0, (struct die_info){
-		    .code = DIE_CANARY, .api = api, .site = "tail" });
+	if (likely(zero_tail_changed(s) == 0))
+		return false;
+	report(tail_of(s), s->base + mspan_bytes(s), 0, (struct die_info){
+	    .code = DIE_CANARY, .api = api, .site = "tail" });
+	return true;
 }

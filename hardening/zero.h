@@ -24,11 +24,12 @@ bool zero_is_on(void);
 
 void zero_slot(const struct mspan *s, void *p);
 bool zero_holds(const struct mspan *s, const void *p);
-/* Dies with the changed bytes if the free slot at p is not zero. */
-void zero_check(const struct mspan *s, const void *p, const char *api);
+/* Reports the changed bytes if the free slot at p is not zero; true: and the
+ * program goes on, and it is zero now. */
+bool zero_check(const struct mspan *s, const void *p, const char *api);
 
 /* The same for what is behind the last slot: the first changed byte, or 0. */
 uintptr_t zero_tail_changed(const struct mspan *s);
-void zero_tail_check(const struct mspan *s, const char *api);
+bool zero_tail_check(const struct mspan *s, const char *api);
 
 #endif

@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 static const char *log_path;
+static const char *json_path;
 
 static struct {
 	bool set;
+	bool json;             /* the other end takes JSON, too */
 	uint64_t fd, device, inode;
 } channel;
 
@@ -21,6 +23,12 @@ void
 log_set_path(const char *path)
 {
 	log_path = path;
+}
+
+void
+log_set_json_path(const char *path)
+{
+	json_path = path;
 }
 
 static const char *
@@ -44,6 +52,9 @@ log_set_channel(const char *spec)
 	const char *s = number(spec, &channel.fd);
 	s = number(s, &channel.device);
 	s = number(s, &channel.inode);
+	channel.json = s != NULL && strcmp(s, "json") == 0;
+	if (channel.json)
+		s += strlen("json");
 	channel.set = s != NULL && *s == 0 && channel.fd <= INT32_MAX;
 }
 
@@ -61,16 +72,16 @@ channel_write(const struct print *p)
 	return n == (long)p->len;
 }
 
-/* The file of the option log with %p filled in, or -1. */
+/* The file with %p filled in, or -1. */
 static int
-file_open(void)
+file_open(const char *path)
 {
 	char name[512];
 	struct print p;
-	if (log_path == NULL || log_path[0] == 0 || strcmp(log_path, "stderr") == 0)
+	if (path == NULL || path[0] == 0 || strcmp(path, "stderr") == 0)
 		return -1;
 	print_init(&p, name, sizeof(name));
-	for (const char *s = log_path; *s != 0; s++) {
+	for (const char *s = path; *s != 0; s++) {
 		if (s[0] == '%' && s[1] == 'p') {
 			print_dec(&p, (uint64_t)syscall(SYS_getpid));
 			s++;
@@ -84,16 +95,52 @@ file_open(void)
 	    O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666);
 }
 
+static bool
+file_write(const char *path, const struct print *p)
+{
+	int fd = file_open(path);
+	bool ok = fd >= 0 && print_write(fd, p->buf, p->len);
+	if (fd >= 0)
+		syscall(SYS_close, fd);
+	return ok;
+}
+
 void
 log_write(struct print *p)
 {
 	int saved = errno;
-	int fd = file_open();
-	bool ok = fd >= 0 && print_write(fd, p->buf, p->len);
-	if (fd >= 0)
-		syscall(SYS_close, fd);
-	if (!ok && !channel_write(p))
+	if (!channel_write(p) && !file_write(log_path, p))
 		print_write(2, p->buf, p->len);
 	print_init(p, p->buf, p->cap);
+	errno = saved;
+}
+
+bool
+log_wants_json(void)
+{
+	return channel.json || (json_path != NULL && json_path[0] != 0);
+}
+
+void
+log_write_json(struct print *p)
+{
+	int saved = errno;
+	if (!p->truncated && (!channel.json || !channel_write(p)))
+		file_write(json_path, p);
+	print_init(p, p->buf, p->cap);
+	errno = saved;
+}
+
+bool
+log_has_command(void)
+{
+	return channel.set;
+}
+
+void
+log_tell_command(struct print *p)
+{
+	int saved = errno;
+	channel_write(p);
 	errno = saved;
 }

@@ -700,6 +700,7 @@ options_init(void)
 		bad++;
 	}
 	log_set_path(options.log);
+	log_set_json_path(options.json);
 	log_set_channel(env_vars[2].value);
 	if (options.help)
 		options_print_help(&options, origins, &out);

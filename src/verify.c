@@ -408,11 +408,12 @@ verify_report(void)
 	return (int)n;
 }
 
-static _Noreturn void
+static void
 die_of(const struct verify_failure *f, size_t n)
 {
 	log_failures(f, n);
-	hook_slot_explain(f[0].where, "verify");
+	if (hook_slot_explain(f[0].where, "verify") && n == 1)
+		return;
 	die(&(struct die_info){ .code = DIE_VERIFY, .api = "verify", .site = f[0].tag,
 	    .addr = f[0].where });
 }

@@ -627,6 +627,99 @@ going_on(void **state)
 	expect_frame((uintptr_t)&report_one);
 }
 
+/* Each place once, however often it comes by; other threads' stacks are other
+ * places. */
+static NOINLINE void
+one_place(void *arg)
+{
+	for (volatile int i = 0; i < 5; i++)
+		complain(arg);
+}
+
+static NOINLINE void
+two_places(void *arg)
+{
+	options.halt_on_error = false;
+	one_place(arg);
+	one_place(arg);
+	complain(arg);
+	_exit(7);
+}
+
+static void
+each_place_once(void **state)
+{
+	struct die_info info = { .code = DIE_DOUBLE_FREE, .api = "free", .site = "slot",
+		.addr = 0x7f00000100f0 };
+	(void)state;
+	heap = slot48;
+	run_child(two_places, &info);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7);
+	/* of the two calls of one_place each is a place of its own */
+	assert_int_equal(occurrences("ERROR: spanguard: attempting double-free on"), 3);
+	assert_int_equal(occurrences("==GOING ON\n"), 3);
+	options.halt_on_error = true;
+	run_child(one_place, &info);
+	expect_abort();
+	assert_int_equal(occurrences("==ABORTING\n"), 1);
+}
+
+static void turn_left(unsigned way, unsigned turns, void *arg);
+
+/* Each value of `way` has a stack of its own. */
+static NOINLINE void
+turn_right(unsigned way, unsigned turns, void *arg)
+{
+	if (turns == 0)
+		complain(arg);
+	else if ((way & 1) != 0)
+		turn_right(way >> 1, turns - 1, arg);
+	else
+		turn_left(way >> 1, turns - 1, arg);
+	__asm__ volatile("# right" : : : "memory");
+}
+
+static NOINLINE void
+turn_left(unsigned way, unsigned turns, void *arg)
+{
+	if (turns == 0)
+		complain(arg);
+	else if ((way & 1) != 0)
+		turn_right(way >> 1, turns - 1, arg);
+	else
+		turn_left(way >> 1, turns - 1, arg);
+	__asm__ volatile("# left" : : : "memory");
+}
+
+static void
+endless_places(void *arg)
+{
+	int null = open("/dev/null", O_WRONLY);
+	int old = dup(2);
+	options.halt_on_error = false;
+	dup2(null, 2);
+	for (unsigned way = 0; way < 2048; way++)
+		turn_left(way, 11, arg);
+	dup2(old, 2);
+	turn_left(0, 9, arg);
+	_exit(7);
+}
+
+/* A table that is full ends the reports, not the program. */
+static void
+too_many_places(void **state)
+{
+	struct die_info info = { .code = DIE_DOUBLE_FREE, .api = "free", .site = "slot",
+		.addr = 0x7f00000100f0 };
+	(void)state;
+	heap = slot48;
+	run_child(endless_places, &info);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7);
+	assert_string_equal(got, "");
+}
+
 static void
 cut_short(void *arg)
 {
@@ -646,6 +739,111 @@ fault_in_reporter(void **state)
 	heap_cuts_short = false;
 	expect_abort();
 	assert_int_equal(occurrences("spanguard: another error while this was written: a fault\n"), 1);
+}
+
+/* ---- what nobody should believe ------------------------------------------- */
+
+static uint64_t chance;
+
+static uint64_t
+draw(void)
+{
+	chance ^= chance << 13;
+	chance ^= chance >> 7;
+	chance ^= chance << 17;
+	return chance;
+}
+
+static void
+draw_bytes(void *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		((unsigned char *)p)[i] = (unsigned char)(draw() >> 24);
+}
+
+static uintptr_t
+draw_address(void)
+{
+	static const uintptr_t ends[] = { 0, 1, 4096, UINTPTR_MAX, UINTPTR_MAX - 7,
+		(uintptr_t)1 << 47, (uintptr_t)1 << 63 };
+	switch (draw() % 4) {
+	case 0: return ends[draw() % ARRAY_LEN(ends)];
+	case 1: return (uintptr_t)&draw_address + draw() % 4096;
+	case 2: return (uintptr_t)&heap + draw() % 65536;
+	default: return (uintptr_t)draw();
+	}
+}
+
+static uintptr_t drawn_pcs[2][ROOM_FRAMES];
+
+static void
+draw_trace(struct room_trace *t, uintptr_t *pcs)
+{
+	for (size_t i = 0; i < ROOM_FRAMES; i++)
+		pcs[i] = draw_address();
+	*t = (struct room_trace){ .tid = (int)draw() % 3, .frames = (uint32_t)draw(), .pcs = pcs };
+	if (draw() % 2 == 0)
+		t->frames %= ROOM_FRAMES + 1;
+}
+
+/* What a room and the heap say, as if their memory had been overwritten: numbers
+ * are arbitrary; strings are constants of the library. */
+static void
+draw_heap(void)
+{
+	static const char *const names[] = { NULL, "malloc", "operator new[]" };
+	draw_bytes(&heap, sizeof(heap));
+	heap.kind = (enum addr_kind)(draw() % (ADDR_LARGE + 2));
+	heap.state = (enum slot_state)(draw() % (SLOT_TAIL + 2));
+	heap.noscan = draw() % 2;
+	heap.parked = draw() % 2;
+	heap.freed_by_other = draw() % 2;
+	room_knows = draw() % 2;
+	room = (struct room_object){ .kind = (enum room_kind)(draw() % 6),
+		.what = draw() % 4 != 0 ? "a sampled object" : NULL, .base = draw_address(),
+		.bytes = (size_t)draw(), .live = draw() % 2, .api = names[draw() % 3],
+		.free_api = names[draw() % 3], .serial = draw(), .free_serial = draw() };
+	draw_trace(&room.allocated, drawn_pcs[0]);
+	draw_trace(&room.freed, drawn_pcs[1]);
+}
+
+static void
+die_of_chance(void *seed)
+{
+	char path[64] = "/nonexistent/file";
+	chance = (uint64_t)(uintptr_t)seed * 0x9e3779b97f4a7c15u | 1;
+	draw_heap();
+	struct die_diff diff;
+	draw_bytes(&diff, sizeof(diff));
+	if (draw() % 2 == 0)
+		memcpy(diff.expected, diff.found, sizeof(diff.found) / 2);
+	const struct die_access access = { .known = draw() % 2, .write = draw() % 2,
+		.pc = draw_address(), .sp = draw_address(), .bp = draw_address() };
+	const struct die_info info = { .code = (enum die_code)(draw() % (DIE_CODES + 2)),
+		.api = draw() % 2 != 0 ? "free" : NULL, .site = draw() % 2 != 0 ? "slot" : NULL,
+		.addr = draw_address(), .given = (size_t)draw(), .expected = (size_t)draw(),
+		.access = draw() % 2 != 0 ? &access : NULL, .diff = draw() % 2 != 0 ? &diff : NULL };
+	log_set_json_path(path);
+	die(&info);
+}
+
+/* Never a loop, a crash, half a report or a long one. */
+static void
+arbitrary_metadata(void **state)
+{
+	(void)state;
+	fault_add_room(&test_room);
+	for (uintptr_t seed = 1; seed <= 600; seed++) {
+		run_child(die_of_chance, (void *)seed);
+		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT)
+			fail_msg("seed %lu: status %d:\n%s", (unsigned long)seed, status, got);
+		assert_int_equal(occurrences("ERROR: spanguard: "), 1);
+		assert_int_equal(occurrences("==ABORTING\n") +
+		    occurrences("...[truncated]\n"), 1);
+		assert_int_equal(occurrences("another error"), 0);
+		assert_true(strlen(got) < 65536);
+	}
+	room_knows = false;
 }
 
 /* ---- life in a process -------------------------------------------------- */
@@ -965,6 +1163,9 @@ main(void)
 		cmocka_unit_test(what_bytes_look_like),
 		cmocka_unit_test(pointer_outside_of_the_heap),
 		cmocka_unit_test(going_on),
+		cmocka_unit_test(each_place_once),
+		cmocka_unit_test(too_many_places),
+		cmocka_unit_test(arbitrary_metadata),
 		cmocka_unit_test(fault_in_reporter),
 		cmocka_unit_test(at_once),
 		cmocka_unit_test(error_in_reporter),
@@ -977,5 +1178,6 @@ main(void)
 		cmocka_unit_test(in_signal_handler),
 		cmocka_unit_test(warning),
 	};
+	options.halt_on_error = true;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

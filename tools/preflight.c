@@ -1,207 +1,21 @@
-/* preflight.c - reasons why a preload cannot work, found before the start.
+/* preflight.c - is there a program, and is there a reason why a preload cannot work?
  *
  * A loader that ignores LD_PRELOAD does so silently, and then the program runs
- * unprotected. Each check here names the reason and the way out. Of a script
- * the interpreter is checked. */
+ * unprotected. The reasons are in checks.c. Of a script the interpreter counts. */
 #define _GNU_SOURCE
 #include "tools.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <gelf.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
+#include "checks.h"
+
 enum { SCRIPT_DEPTH = 4 };
-
-/* What an ELF file says about how it wants to be loaded. */
-struct elf_facts {
-	bool is_elf;
-	int class;
-	int machine;
-	bool dynamic;            /* has a PT_DYNAMIC */
-	char interp[256];        /* "" if it has none */
-	bool needs_musl;         /* by a DT_NEEDED */
-	bool needs_glibc;
-	bool sanitized;          /* brings the allocator of a sanitizer */
-	bool own_malloc;         /* defines malloc for everybody */
-};
-
-static int
-refuse(const char *path, const char *why, const char *way_out)
-{
-	fprintf(stderr, "spanguard: cannot work with %s: %s\n  %s\n", path, why, way_out);
-	return EXIT_CANNOT;
-}
-
-/* ---- ELF ---------------------------------------------------------------- */
-
-static void
-read_needed(Elf *e, Elf_Scn *scn, const GElf_Shdr *sh, struct elf_facts *f)
-{
-	Elf_Data *d = elf_getdata(scn, NULL);
-	GElf_Dyn dyn;
-	for (int i = 0; d != NULL && gelf_getdyn(d, i, &dyn) != NULL; i++) {
-		if (dyn.d_tag != DT_NEEDED)
-			continue;
-		const char *s = elf_strptr(e, sh->sh_link, dyn.d_un.d_val);
-		if (s == NULL)
-			continue;
-		f->needs_glibc |= strcmp(s, "libc.so.6") == 0;
-		f->needs_musl |= strncmp(s, "libc.musl", 9) == 0 || strcmp(s, "libc.so") == 0;
-		f->sanitized |= strncmp(s, "libasan.so", 10) == 0 ||
-		    strncmp(s, "libtsan.so", 10) == 0 || strncmp(s, "libclang_rt.", 12) == 0;
-	}
-}
-
-static void
-read_symbols(Elf *e, Elf_Scn *scn, const GElf_Shdr *sh, struct elf_facts *f)
-{
-	Elf_Data *d = elf_getdata(scn, NULL);
-	GElf_Sym sym;
-	for (int i = 0; d != NULL && gelf_getsym(d, i, &sym) != NULL; i++) {
-		const char *s = elf_strptr(e, sh->sh_link, sym.st_name);
-		if (sym.st_shndx == SHN_UNDEF || s == NULL)
-			continue;
-		f->own_malloc |= strcmp(s, "malloc") == 0;
-		f->sanitized |= strcmp(s, "__asan_init") == 0 || strcmp(s, "__tsan_init") == 0 ||
-		    strcmp(s, "__msan_init") == 0;
-	}
-}
-
-static void
-read_sections(Elf *e, struct elf_facts *f)
-{
-	GElf_Shdr sh;
-	for (Elf_Scn *scn = elf_nextscn(e, NULL); scn != NULL; scn = elf_nextscn(e, scn)) {
-		if (gelf_getshdr(scn, &sh) == NULL)
-			continue;
-		if (sh.sh_type == SHT_DYNAMIC)
-			read_needed(e, scn, &sh, f);
-		if (sh.sh_type == SHT_DYNSYM)
-			read_symbols(e, scn, &sh, f);
-	}
-}
-
-static void
-read_segments(Elf *e, int fd, struct elf_facts *f)
-{
-	GElf_Phdr ph;
-	size_t n = 0;
-	elf_getphdrnum(e, &n);
-	for (int i = 0; i < (int)n && gelf_getphdr(e, i, &ph) != NULL; i++) {
-		f->dynamic |= ph.p_type == PT_DYNAMIC;
-		if (ph.p_type == PT_INTERP && ph.p_filesz < sizeof(f->interp))
-			f->interp[pread(fd, f->interp, ph.p_filesz, (off_t)ph.p_offset) > 0 ?
-			    ph.p_filesz : 0] = 0;
-	}
-}
-
-static struct elf_facts
-elf_facts(const char *path)
-{
-	struct elf_facts f = { 0 };
-	GElf_Ehdr eh;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	elf_version(EV_CURRENT);
-	Elf *e = fd >= 0 ? elf_begin(fd, ELF_C_READ, NULL) : NULL;
-	if (e != NULL && elf_kind(e) == ELF_K_ELF && gelf_getehdr(e, &eh) != NULL) {
-		f.is_elf = true;
-		f.class = eh.e_ident[EI_CLASS];
-		f.machine = eh.e_machine;
-		read_segments(e, fd, &f);
-		read_sections(e, &f);
-	}
-	elf_end(e);
-	if (fd >= 0)
-		close(fd);
-	return f;
-}
-
-/* ---- checks ------------------------------------------------------------- */
-
-/* Where the kernel would set AT_SECURE, the loader ignores LD_PRELOAD. */
-static int
-check_privileges(const char *path)
-{
-	struct stat st;
-	bool root = getuid() == 0;
-	if (stat(path, &st) != 0)
-		return 0;
-	if (((st.st_mode & S_ISUID) != 0 && st.st_uid != getuid()) ||
-	    ((st.st_mode & S_ISGID) != 0 && (st.st_mode & S_IXGRP) != 0 &&
-	    st.st_gid != getgid()))
-		return refuse(path, "it is set-uid or set-gid, and the loader ignores LD_PRELOAD for such programs",
-		    "Run a copy without these bits, or list the library in /etc/ld.so.preload.");
-	if (!root && getxattr(path, "security.capability", NULL, 0) > 0)
-		return refuse(path, "it has file capabilities, and the loader ignores LD_PRELOAD for such programs",
-		    "Run a copy without them (cp keeps none), or list the library in /etc/ld.so.preload.");
-	return 0;
-}
-
-static int
-check_elf(const char *path, const struct elf_facts *prog, const char *library)
-{
-	struct elf_facts lib = elf_facts(library);
-	if (!lib.is_elf)
-		return refuse(path, "the library is not a shared object", library);
-	if (prog->class != lib.class || prog->machine != lib.machine)
-		return refuse(path, "it is for another machine or word size than the library",
-		    "Build spanguard for that machine and name it in SPANGUARD_LIB.");
-	if (prog->interp[0] == 0)
-		return refuse(path, "it is statically linked, so no library can be put before its malloc",
-		    "Link it dynamically, or link libspanguard.a into it.");
-	bool musl = strstr(prog->interp, "ld-musl") != NULL;
-	if ((musl && lib.needs_glibc) || (!musl && lib.needs_musl))
-		return refuse(path, musl ? "it runs on musl, the library was built for glibc" :
-		    "it runs on glibc, the library was built for musl",
-		    "Build spanguard with the compiler of that libc and name it in SPANGUARD_LIB.");
-	if (prog->sanitized)
-		return refuse(path, "it is built with a sanitizer, which brings its own allocator",
-		    "Use a build without -fsanitize=address, thread or memory.");
-	if (prog->own_malloc)
-		fprintf(stderr, "spanguard: warning: %s defines malloc itself; its own calls may "
-		    "not reach spanguard\n", path);
-	return 0;
-}
-
-static int check_file(const char *path, const char *library, int depth);
-
-static int
-check_script(const char *path, const char *library, int depth)
-{
-	char line[256];
-	FILE *f = fopen(path, "re");
-	if (f == NULL)
-		return 0;          /* executable but not readable: nothing to see */
-	char *s = fgets(line, sizeof(line), f);
-	fclose(f);
-	if (s == NULL || strncmp(s, "#!", 2) != 0)
-		return 0;          /* the shell runs it */
-	s += 2 + strspn(s + 2, " \t");
-	s[strcspn(s, " \t\n")] = 0;
-	if (depth == SCRIPT_DEPTH || access(s, X_OK) != 0) {
-		fprintf(stderr, "spanguard: %s: its interpreter %s cannot be run: %s\n", path, s,
-		    strerror(errno));
-		return EXIT_NOT_EXECUTABLE;
-	}
-	return check_file(s, library, depth + 1);
-}
-
-static int
-check_file(const char *path, const char *library, int depth)
-{
-	struct elf_facts f = elf_facts(path);
-	if (!f.is_elf)
-		return check_script(path, library, depth);
-	int r = check_privileges(path);
-	return r != 0 ? r : check_elf(path, &f, library);
-}
 
 /* ---- finding the program ------------------------------------------------ */
 
@@ -239,9 +53,60 @@ find_program(const char *program, char *out)
 	return found[0] != 0;
 }
 
-int
-preflight(const char *program, const char *library, char *path_out)
+/* ---- scripts ------------------------------------------------------------- */
+
+/* The interpreter that a script's first line names; false: the shell runs it, or
+ * it cannot be read. */
+static bool
+interpreter(const char *path, char *out)
 {
+	char line[PATH_MAX];
+	FILE *f = fopen(path, "re");
+	char *s = f != NULL ? fgets(line, sizeof(line), f) : NULL;
+	if (f != NULL)
+		fclose(f);
+	if (s == NULL || strncmp(s, "#!", 2) != 0)
+		return false;
+	s += 2 + strspn(s + 2, " \t");
+	s[strcspn(s, " \t\n")] = 0;
+	snprintf(out, PATH_MAX, "%s", s);
+	return true;
+}
+
+/* Follows scripts to the file that is loaded in the end. 0: `path` is an ELF file;
+ * -1: nothing to check. */
+static int
+resolve(char *path, struct elf_facts *facts)
+{
+	char next[PATH_MAX];
+	for (int depth = 0;; depth++) {
+		*facts = elf_facts(path);
+		if (facts->is_elf)
+			return 0;
+		if (!interpreter(path, next))
+			return -1;
+		if (depth == SCRIPT_DEPTH || access(next, X_OK) != 0) {
+			fprintf(stderr, "spanguard: %s: its interpreter %s cannot be run: %s\n",
+			    path, next, strerror(errno));
+			return EXIT_NOT_EXECUTABLE;
+		}
+		memcpy(path, next, PATH_MAX);
+	}
+}
+
+/* ---- before a run --------------------------------------------------------- */
+
+static int
+refuse(const struct subject *s, const struct finding *f)
+{
+	fprintf(stderr, "spanguard: cannot work with %s: %s\n  %s\n", s->path, f->found, f->fix);
+	return EXIT_CANNOT;
+}
+
+static int
+find_and_resolve(const char *program, char *path_out, struct subject *s)
+{
+	static char loaded[PATH_MAX];
 	if (program[0] == 0 || !find_program(program, path_out)) {
 		fprintf(stderr, "spanguard: %s: not found\n", program);
 		return EXIT_NOT_FOUND;
@@ -250,5 +115,64 @@ preflight(const char *program, const char *library, char *path_out)
 		fprintf(stderr, "spanguard: %s: not executable\n", path_out);
 		return EXIT_NOT_EXECUTABLE;
 	}
-	return check_file(path_out, library, 0);
+	memcpy(loaded, path_out, PATH_MAX);
+	s->path = loaded;
+	return resolve(loaded, &s->program);
+}
+
+int
+preflight(const char *program, const char *library, char *path_out, bool force)
+{
+	struct subject s = { .library = library, .lib = elf_facts(library) };
+	int r = find_and_resolve(program, path_out, &s);
+	if (r != 0)
+		return r > 0 ? r : 0;
+	for (size_t i = 0; i < checks_n; i++) {
+		struct finding f = { 0 };
+		checks[i].look(&s, &f);
+		if (f.verdict == CHECK_REFUSE || (f.verdict == CHECK_PARTLY && !force))
+			return refuse(&s, &f);
+	}
+	return 0;
+}
+
+/* ---- doctor: all of them ---------------------------------------------------- */
+
+static const char *const verdicts[] = {
+	[CHECK_FINE] = "ok", [CHECK_NOTE] = "note", [CHECK_PARTLY] = "FAIL", [CHECK_REFUSE] = "FAIL",
+};
+
+static bool
+show_check(const struct check *c, const struct subject *s)
+{
+	struct finding f = { 0 };
+	c->look(s, &f);
+	printf("%-5s %-13s  %s\n", verdicts[f.verdict], c->name,
+	    f.verdict == CHECK_FINE ? c->why : f.found);
+	if (f.verdict != CHECK_FINE)
+		printf("                     why: %s\n                     fix: %s\n", c->why, f.fix);
+	return f.verdict < CHECK_PARTLY;
+}
+
+int
+command_doctor(int argc, char **argv)
+{
+	static char library[PATH_MAX], path[PATH_MAX];
+	struct subject s = { .library = library };
+	bool fine = true;
+	int at = 1, r = -1;
+	if (at < argc && strcmp(argv[at], "--") == 0)
+		at++;
+	if (find_library(library))
+		s.lib = elf_facts(library);
+	if (at < argc)
+		r = find_and_resolve(argv[at], path, &s);
+	if (r > 0)
+		return r;
+	if (r == 0)
+		printf("%s\n", s.path);
+	for (size_t i = 0; i < checks_n; i++)
+		if (r == 0 || !checks[i].of_program)
+			fine &= show_check(&checks[i], &s);
+	return fine ? 0 : EXIT_CANNOT;
 }

@@ -17,9 +17,9 @@
 /* ---- the command line --------------------------------------------------- */
 
 static void
-set_library(struct run *c, const char *path)
+set_library(char *out, const char *path)
 {
-	if (realpath(path, c->library) == NULL) {
+	if (realpath(path, out) == NULL) {
 		fprintf(stderr, "spanguard: library %s: %s\n", path, strerror(errno));
 		exit(EXIT_CANNOT);
 	}
@@ -100,6 +100,57 @@ take_environment(struct run *c)
 	strcpy(c->options, given);
 }
 
+static bool
+take_flag(struct run *c, const char *arg)
+{
+	if (strcmp(arg, "--no-symbolize") == 0)
+		c->symbolize = false;
+	else if (strcmp(arg, "--force") == 0)
+		c->force = true;
+	else if (strcmp(arg, "--no-pools") == 0)
+		c->no_pools = true;
+	else
+		return false;
+	return true;
+}
+
+/* A file of the program's reports must not depend on where it goes (chdir). */
+static void
+set_file(struct run *c, const char *option, const char *given, char *out)
+{
+	char here[PATH_MAX];
+	const struct option_row *row = options_find(option, strlen(option));
+	struct options o;
+	char complaint[512];
+	struct print p;
+	print_init(&p, complaint, sizeof(complaint));
+	options_parse(&o, NULL, "spanguard", "", &p);
+	if (given[0] == 0 || strcmp(given, "stderr") == 0)
+		return;
+	if (given[0] == '/')
+		snprintf(out, PATH_MAX, "%s", given);
+	else if (getcwd(here, sizeof(here)) != NULL &&
+	    snprintf(out, PATH_MAX, "%s/%s", here, given) >= PATH_MAX)
+		usage_error("path too long: ", given);
+	if (!options_set(&o, "spanguard", option, strlen(option), out, strlen(out), &p)) {
+		fputs(complaint, stderr);
+		exit(EXIT_USAGE);
+	}
+	add_option(c, row, &o);
+}
+
+static void
+set_files(struct run *c)
+{
+	static struct options o;
+	char complaint[4096];
+	struct print p;
+	print_init(&p, complaint, sizeof(complaint));
+	options_parse(&o, NULL, "spanguard", c->options, &p);
+	set_file(c, "log", o.log, c->log);
+	set_file(c, "json", o.json, c->json);
+}
+
 static void
 parse_run(struct run *c, char **argv)
 {
@@ -110,11 +161,10 @@ parse_run(struct run *c, char **argv)
 			argv++;
 			break;
 		}
-		if (strcmp(argv[0], "--no-symbolize") == 0) {
-			c->symbolize = false;
+		if (take_flag(c, argv[0])) {
 			argv++;
 		} else if (strncmp(argv[0], "--lib=", 6) == 0) {
-			set_library(c, argv[0] + 6);
+			set_library(c->library, argv[0] + 6);
 			argv++;
 		} else if (strcmp(argv[0], "--help") == 0) {
 			exit(command_help(0, NULL));
@@ -127,12 +177,13 @@ parse_run(struct run *c, char **argv)
 	if (argv[0][0] == '-')
 		usage_error("unknown option ", argv[0]);
 	c->argv = argv;
+	set_files(c);
 }
 
 /* ---- the library -------------------------------------------------------- */
 
-static void
-find_library(struct run *c)
+bool
+find_library(char *out)
 {
 	static const char *const places[] = {
 		"libspanguard.so", "../lib/libspanguard.so", "../libspanguard.so",
@@ -146,24 +197,30 @@ find_library(struct run *c)
 	char self[PATH_MAX];
 	char path[PATH_MAX + 64];
 	const char *given = getenv("SPANGUARD_LIB");
-	if (c->library[0] != 0)
-		return;
 	if (given != NULL && given[0] != 0) {
-		set_library(c, given);
-		return;
+		set_library(out, given);
+		return true;
 	}
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	if (n > 0) {
-		self[n] = 0;
-		*strrchr(self, '/') = 0;
-		for (size_t i = 0; i < ARRAY_LEN(places); i++) {
-			snprintf(path, sizeof(path), "%s/%s", self, places[i]);
-			if (access(path, R_OK) == 0) {
-				set_library(c, path);
-				return;
-			}
+	self[n > 0 ? n : 0] = 0;
+	if (strrchr(self, '/') == NULL)
+		return false;
+	*strrchr(self, '/') = 0;
+	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+		snprintf(path, sizeof(path), "%s/%s", self, places[i]);
+		if (access(path, R_OK) == 0) {
+			set_library(out, path);
+			return true;
 		}
 	}
+	return false;
+}
+
+static void
+need_library(struct run *c)
+{
+	if (c->library[0] != 0 || find_library(c->library))
+		return;
 	fputs("spanguard: libspanguard.so is not next to this command; name it in SPANGUARD_LIB "
 	    "or with --lib=FILE\n", stderr);
 	exit(EXIT_CANNOT);
@@ -185,14 +242,21 @@ set_environment(const struct run *c)
 	setenv("LD_PRELOAD", list, 1);
 	setenv("SPANGUARD_OPTIONS", c->options, 1);
 	setenv("SPANGUARD_STRICT_OPTIONS", "1", 1);
+	if (c->no_pools) {
+		setenv("PYTHONMALLOC", "malloc", 1);
+		setenv("G_SLICE", "always-malloc", 1);
+		setenv("GLIBCXX_FORCE_NEW", "1", 1);
+	}
 	free(list);
 }
 
 _Noreturn void
-exec_program(const struct run *c)
+exec_program(const struct run *c, int error_fd)
 {
 	execvp(c->argv[0], c->argv);
 	int e = errno;
+	if (error_fd >= 0 && write(error_fd, &e, sizeof(e)) < 0)
+		e = errno;
 	fprintf(stderr, "spanguard: %s: %s\n", c->argv[0], strerror(e));
 	_exit(e == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
 }
@@ -203,12 +267,12 @@ command_run(int argc, char **argv)
 	static struct run c;
 	(void)argc;
 	parse_run(&c, argv + 1);
-	find_library(&c);
-	int r = preflight(c.argv[0], c.library, c.program);
+	need_library(&c);
+	int r = preflight(c.argv[0], c.library, c.program, c.force);
 	if (r != 0)
 		return r;
 	set_environment(&c);
 	if (!c.symbolize)
-		exec_program(&c);
+		exec_program(&c, -1);
 	run_and_stay(&c);
 }

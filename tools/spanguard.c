@@ -26,11 +26,27 @@ static const struct command commands[] = {
 #include "commands.def"
 };
 
+static const struct run_option {
+	const char *name, *argument, *help;
+} run_options[] = {
+#define RUN_OPTION(name, argument, help) { name, argument, help },
+#include "run_options.def"
+};
+
 _Noreturn void
 usage_error(const char *what, const char *arg)
 {
 	fprintf(stderr, "spanguard: %s%s\nTry 'spanguard help'.\n", what, arg);
 	exit(EXIT_USAGE);
+}
+
+static void
+show_run_option(FILE *out, const struct run_option *o)
+{
+	char left[64];
+	snprintf(left, sizeof(left), "--%s%s%s", o->name, o->argument[0] != 0 ? "=" : "",
+	    o->argument);
+	fprintf(out, "  %-15s %s\n", left, o->help);
 }
 
 void
@@ -43,15 +59,14 @@ show_help(FILE *out)
 	fputs("\n", out);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		fprintf(out, "  %-10s %s\n", commands[i].verb, commands[i].help);
+	fputs("\nOptions of run:\n", out);
+	for (size_t i = 0; i < ARRAY_LEN(run_options); i++)
+		show_run_option(out, &run_options[i]);
 	fputs("\n"
-	    "  --mode=NAME            plain, hardened (the default), strict, debug or guard\n"
-	    "  --NAME=VALUE           any option of the allocator (see spanguard options)\n"
-	    "  --lib=FILE             the library to use (else SPANGUARD_LIB, else next to this command)\n"
-	    "  --no-symbolize         do not stay around: the program takes the place of this process\n"
-	    "\n"
-	    "Exit code: that of PROGRAM; 2 bad option, 125 spanguard cannot work with PROGRAM,\n"
-	    "126 PROGRAM cannot be run, 127 not found. A program that was killed by a signal,\n"
-	    "as every one with a heap error is (SIGABRT), ends this command by the same signal.\n",
+	    "Exit code: that of PROGRAM; 86 when there was a report and PROGRAM was allowed to end;\n"
+	    "23 when there were leaks and nothing else; 2 bad option, 125 spanguard cannot work with\n"
+	    "PROGRAM, 126 PROGRAM cannot be run, 127 not found. A program that was killed by a signal,\n"
+	    "as every one is that ends with a report (SIGABRT), ends this command by the same signal.\n",
 	    out);
 }
 

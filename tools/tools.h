@@ -8,6 +8,8 @@
 
 /* Exit codes of the command itself, as of env(1) and timeout(1). */
 enum {
+	EXIT_LEAKS = 23,            /* leaks, and nothing else was wrong */
+	EXIT_REPORTED = 86,         /* there was a report, and the program was let end */
 	EXIT_USAGE = 2,             /* bad option; the program was not started */
 	EXIT_CANNOT = 125,          /* spanguard cannot work with this program */
 	EXIT_NOT_EXECUTABLE = 126,
@@ -22,13 +24,19 @@ enum {
 _Noreturn void usage_error(const char *what, const char *arg);
 void show_help(FILE *out);
 
+/* run.c: the library this command uses (PATH_MAX bytes); false: there is none. */
+bool find_library(char *out);
+
 /* preflight.c: finds out before the start why a preload would fail or be
  * without effect, says so on stderr, and returns the exit code (0: go on).
- * `path_out` (PATH_MAX bytes) gets the file that would be run. */
-int preflight(const char *program, const char *library, char *path_out);
+ * `path_out` (PATH_MAX bytes) gets the file that would be run. With `force` only
+ * what makes a start impossible counts. */
+int preflight(const char *program, const char *library, char *path_out, bool force);
 
 /* symbolize.c: adds function, file, line and inlined frames to the frames and
  * the SUMMARY of the report in `text` and writes it to `out`. */
 void symbolize_text(const char *text, FILE *out);
+/* The same for one line of JSON. */
+void symbolize_json(const char *line, FILE *out);
 
 #endif

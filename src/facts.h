@@ -1,0 +1,105 @@
+/* facts.h - everything one report says, before it is put into words.
+ *
+ *   struct die_info --facts_take--> struct facts --report_text--> text
+ *                                                --report_json--> one line of JSON
+ *
+ * FACTS-1: what text and JSON say comes from here and from facts_frame; neither
+ *   looks anything up by itself.
+ *
+ * Async-signal-safe, no lock, no malloc; static buffers (procmap.h): for the one
+ * thread that owns the report. */
+#ifndef SPANGUARD_FACTS_H
+#define SPANGUARD_FACTS_H
+
+#include "die.h"
+#include "mlookup.h"
+#include "print.h"
+#include "procmap.h"
+#include "../hardening/hooks.h"
+
+enum {
+	FACTS_FRAMES = 64,
+	FACTS_SYMBOL_BYTES = 256,
+	FACTS_TITLE_BYTES = 320,
+	FACTS_TEXT_BYTES = DIE_DIFF_BYTES + 1,
+	FACTS_TOKEN_FRAMES = 3,
+};
+
+enum facts_stack { STACK_ERROR, STACK_ALLOC, STACK_FREE };
+
+/* One frame with what the process itself can tell of it. */
+struct frame_facts {
+	uintptr_t pc;
+	const struct module *module;     /* NULL: code of no module */
+	const char *symbol;              /* NULL: no dynamic symbol covers it */
+};
+
+/* An address inside of what; what is mapped there when it is nobody's of ours. */
+struct place_facts {
+	uintptr_t addr;
+	struct addr_info heap;
+	struct mapping region;           /* kind is REGION_NONE unless heap.kind is ADDR_FOREIGN */
+	bool in_module;
+	uintptr_t module_offset;
+};
+
+/* What changed bytes look like. */
+struct looks_facts {
+	char text[FACTS_TEXT_BYTES];     /* "" unless some bytes in a row are printable */
+	bool one_bit;
+	unsigned bit;
+	enum { WORD_NONE, WORD_POINTER, WORD_INTEGER, WORD_OTHER } word_kind;
+	intptr_t word_offset;            /* from diff_origin */
+	uint64_t word;
+	struct place_facts target;       /* WORD_POINTER */
+};
+
+struct facts {
+	struct die_info info;            /* api is never NULL */
+	bool goes_on;                    /* the process does, after this report */
+	uint32_t pid, tid;
+	char thread[17];
+	char exe[PROCMAP_PATH_BYTES];
+	uint64_t time_s;                 /* since 1970 */
+	char title[FACTS_TITLE_BYTES];   /* the sentence of the first line */
+	uintptr_t pcs[FACTS_FRAMES];
+	size_t frames;
+	enum facts_stack summary_stack;  /* where the frame to group reports by is */
+	size_t summary;                  /* and its index */
+	uint64_t fingerprint;            /* of kind and innermost frames, without addresses */
+	struct place_facts place;        /* of the object the address belongs to */
+	bool has_object;                 /* a hardening room knows more of it */
+	struct room_object object;
+	uintptr_t diff_origin;           /* changed bytes are counted from here */
+	struct looks_facts looks;
+	const char *hint;                /* or NULL */
+};
+
+/* Fills *f. `caller`: return address into the function that called die(); the
+ * stack begins there, or where the access was. */
+void facts_take(struct facts *f, const struct die_info *info, uintptr_t caller, bool goes_on);
+
+/* Valid until the next call. */
+const struct frame_facts *facts_frame(uintptr_t pc);
+
+/* Does this pc lie in libc, the loader or spanguard itself? */
+bool facts_frame_is_libs(const struct frame_facts *f);
+
+/* Does a room know more of it than the heap does? */
+bool facts_object_is_known(const struct room_object *o);
+
+/* Words for both outputs. */
+const char *facts_state_name(enum slot_state s);
+const char *facts_relation(uintptr_t addr, uintptr_t base, size_t bytes, size_t *distance);
+uint32_t facts_thread_number(const struct facts *f, uint32_t tid);   /* 0: the first thread */
+
+/* The frames of the stack that the summary is in, from there on. */
+size_t facts_summary(const struct facts *f, const uintptr_t **pcs);
+
+/* "a--b--c": the innermost frames of the program. */
+void facts_print_token(struct print *p, const struct facts *f);
+
+/* hints.c: what this picture usually means, or NULL. */
+const char *facts_hint(const struct facts *f);
+
+#endif
