@@ -508,6 +508,22 @@ facts_object_is_known(const struct room_object *o)
 	return o->what != NULL || o->api != NULL;
 }
 
+void
+facts_take_address(struct facts *f, uintptr_t addr)
+{
+	static char name[FACTS_SYMBOL_BYTES];
+	struct place_facts *pl = &f->place;
+	modules_n = 0;
+	f->info = (struct die_info){ .api = "", .addr = addr };
+	f->pid = (uint32_t)syscall(SYS_getpid);
+	take_object(f);
+	bool data = pl->in_module &&
+	    (pl->region.kind == REGION_DATA || pl->region.kind == REGION_BSS);
+	const struct module *m = data ? module_of(addr) : NULL;
+	if (m != NULL && procmap_symbol(m, addr, name, sizeof(name), &pl->variable_offset))
+		pl->variable = name;
+}
+
 /* ---- words for both ------------------------------------------------------- */
 
 const char *

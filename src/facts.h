@@ -41,6 +41,8 @@ struct place_facts {
 	struct mapping region;           /* kind is REGION_NONE unless heap.kind is ADDR_FOREIGN */
 	bool in_module;
 	uintptr_t module_offset;
+	const char *variable;            /* facts_take_address: its name, or NULL */
+	uintptr_t variable_offset;
 };
 
 /* What changed bytes look like. */
@@ -78,6 +80,10 @@ struct facts {
 /* Fills *f. `caller`: return address into the function that called die(); the
  * stack begins there, or where the access was. */
 void facts_take(struct facts *f, const struct die_info *info, uintptr_t caller, bool goes_on);
+
+/* Of an address alone: f->info.addr, the place and the object; a variable's name
+ * where its module exports it. */
+void facts_take_address(struct facts *f, uintptr_t addr);
 
 /* Valid until the next call. */
 const struct frame_facts *facts_frame(uintptr_t pc);

@@ -286,16 +286,13 @@ report_note(void (*compose_note)(struct print *p, void *arg), void *arg)
 {
 	static const struct die_info note = { .site = "a note" };
 	int saved = errno;
-	become_owner(&note);
-	uint64_t mask = block_signals();
-	rep.sent = false;
-	print_init(&rep.out, rep.buf, sizeof(rep.buf));
+	uint64_t mask = begin(&note);
 	compose_note(&rep.out, arg);
 	log_write(&rep.out);
 	rep.sent = true;
 	drop_sigpipe();
 	a64_store_release(&owner, 0);
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	set_mask(mask);
 	errno = saved;
 }
 
@@ -307,36 +304,17 @@ report_put_warning(struct print *p)
 	print_str(p, "==WARNING: spanguard: ");
 }
 
-/* A variable's name, where its module exports it. */
-static void
-put_variable(struct print *p, uintptr_t addr)
-{
-	uintptr_t offset = 0;
-	bool data = rep.addr.kind == ADDR_FOREIGN &&
-	    (rep.map.kind == REGION_DATA || rep.map.kind == REGION_BSS);
-	if (!data || !procmap_symbol(&rep.module, addr, rep.symbol, SYMBOL_BYTES, &offset))
-		return;
-	p->len--;                    /* the newline */
-	print_str(p, ", ");
-	print_quoted(p, rep.symbol, SYMBOL_BYTES);
-	print_char(p, '+');
-	print_hex(p, offset);
-	print_char(p, '\n');
-}
-
 void
 report_put_address(struct print *p, uintptr_t addr)
 {
-	take_address(addr);
-	rep.map.kind = REGION_NONE;
-	put_what(p, addr);
-	put_variable(p, addr);
+	facts_take_address(&rep.facts, addr);
+	report_text_address(p, &rep.facts);
 }
 
 void
 report_put_frames(struct print *p, const uintptr_t *pcs, size_t n)
 {
-	put_frames(p, pcs, n, ROOM_FRAMES);
+	report_text_frames(p, pcs, n);
 }
 
 void

@@ -285,6 +285,12 @@ put_foreign(struct print *p, const struct place_facts *pl)
 	} else if (kind != REGION_NONE && kind != REGION_NONCANONICAL) {
 		put_range(p, pl->region.start, pl->region.end);
 	}
+	if (pl->variable != NULL) {
+		print_str(p, ", ");
+		print_quoted(p, pl->variable, FACTS_SYMBOL_BYTES);
+		print_char(p, '+');
+		print_hex(p, pl->variable_offset);
+	}
 	if (kind == REGION_ANON && pl->region.path[0] != 0) {
 		print_char(p, ' ');
 		print_quoted(p, pl->region.path, PROCMAP_PATH_BYTES);
@@ -475,4 +481,16 @@ report_text(struct print *p, const struct facts *f)
 	put_what(p, f);
 	put_tail(p, f);
 	put_summary(p, f);
+}
+
+void
+report_text_address(struct print *p, const struct facts *f)
+{
+	put_what(p, f);
+}
+
+void
+report_text_frames(struct print *p, const uintptr_t *pcs, size_t n)
+{
+	put_frames(p, pcs, n, ROOM_FRAMES);
 }
