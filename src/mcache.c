@@ -4,6 +4,7 @@
  *     1 the current span, if enough is freed    mspan_sweep
  *     2 the current span's next window          mspan_next_window
  *     3 the ready list                          mspan_sweep
+ *       an idle span of the class               take_idle
  *     4 spans that others told us about         take_notes
  *     5 a few of the full list, in turn         look_at_full
  *     6 what dead threads left                  mcentral_cache_span
@@ -107,15 +108,22 @@ clamp_budget(size_t n)
 	return n > INT32_MAX ? INT32_MAX : (int32_t)n;
 }
 
-/* Puts s (on no list) on the full or the ready list by what is free in it, and
- * says after how many more frees by the owner to look again: when it becomes
- * worth a sweep, or when it becomes empty. */
+/* Puts s (on no list) on the full, the ready or the idle list by what is free in
+ * it, and says after how many more frees by the owner to look again: when it
+ * becomes worth a sweep, or when it becomes empty. */
 static void
 file_span(struct mcache *c, struct mspan *s)
 {
 	size_t live = mspan_live_count(s);
 	size_t freed = mspan_freed_count(s);
-	if (s->avail_n == 0 && freed < s->sweep_at && live != 0) {
+	if (live == 0) {
+		if (mspan_is_tiny(s))
+			c->tiny = 0;    /* nothing is to begin in it now */
+		queue_push(&c->idle, s, LIST_IDLE);
+		c->idle_n[s->span_class]++;
+		c->idle_pages += s->npages;
+		s->budget = INT32_MAX;
+	} else if (s->avail_n == 0 && freed < s->sweep_at) {
 		queue_push(&c->full[s->span_class], s, LIST_FULL);
 		s->budget = clamp_budget(s->sweep_at - freed);
 	} else {
@@ -131,6 +139,11 @@ unfile_span(struct mcache *c, struct mspan *s)
 		queue_remove(&c->full[s->span_class], s);
 	else if (s->list == LIST_READY)
 		queue_remove(&c->ready[s->span_class], s);
+	else if (s->list == LIST_IDLE) {
+		queue_remove(&c->idle, s);
+		c->idle_n[s->span_class]--;
+		c->idle_pages -= s->npages;
+	}
 }
 
 /* Gives an empty span back. The tiny allocator's block may lie in it. */
@@ -139,20 +152,31 @@ free_span(struct mcache *c, struct mspan *s)
 {
 	if (mspan_is_tiny(s))
 		c->tiny = 0;
+	c->owned_pages -= s->npages;
 	mheap_free_span(c->heap, s);
 }
 
-/* An owned span, not current, whose frees are drained: refile it, or give it
- * back if it is empty and the class has another one in reserve. */
+/* The oldest idle spans go while there are too many. */
+static void
+shed_idle(struct mcache *c)
+{
+	size_t most = c->owned_pages / 100 * c->heap->config.idle_share_percent;
+	if (most < IDLE_FLOOR_PAGES)
+		most = IDLE_FLOOR_PAGES;
+	while (c->idle_pages > most) {
+		struct mspan *s = c->idle.head;
+		unfile_span(c, s);
+		free_span(c, s);
+	}
+}
+
+/* An owned span, not current, whose frees are drained: refile it. */
 static void
 look_at(struct mcache *c, struct mspan *s)
 {
-	bool empty = mspan_is_empty(s);
 	unfile_span(c, s);
-	if (empty && c->ready[s->span_class].n != 0)
-		free_span(c, s);
-	else
-		file_span(c, s);
+	file_span(c, s);
+	shed_idle(c);
 }
 
 void
@@ -308,6 +332,22 @@ retire_current(struct mcache *c, unsigned spc)
 	a->span = NULL;
 	mspan_drain(s);
 	file_span(c, s);
+	shed_idle(c);
+}
+
+/* The idle span of the class that was last used. */
+static struct mspan *
+take_idle(struct mcache *c, unsigned spc)
+{
+	if (c->idle_n[spc] == 0)
+		return NULL;
+	struct mspan *s = c->idle.tail;
+	while (s->span_class != spc)
+		s = s->prev;
+	unfile_span(c, s);
+	if (s->avail_n < s->nelems)
+		sweep(c, s);
+	return s;
 }
 
 static struct mspan *
@@ -324,7 +364,7 @@ take_ready(struct mcache *c, unsigned spc)
 			return s;
 		file_span(c, s);
 	}
-	return NULL;
+	return take_idle(c, spc);
 }
 
 static size_t
@@ -347,14 +387,34 @@ find_span(struct mcache *c, unsigned spc)
 	if (s != NULL)
 		return s;
 	s = mcentral_cache_span(c->heap, &c->heap->central[spc], c);
+	if (s == NULL) {
+		if (c->heap->config.scavenge_on_slow_path)
+			mheap_scavenge_tick(c->heap);
+		s = mheap_alloc_span(c->heap, c, span_class_pages(spc), spc, 1);
+		if (s != NULL)
+			aptr_store_release(&s->owner, c);
+	}
 	if (s != NULL)
-		return s;
-	if (c->heap->config.scavenge_on_slow_path)
-		mheap_scavenge_tick(c->heap);
-	s = mheap_alloc_span(c->heap, c, span_class_pages(spc), spc, 1);
-	if (s != NULL)
-		aptr_store_release(&s->owner, c);
+		c->owned_pages += s->npages;
 	return s;
+}
+
+/* What became of the current spans that no refill asked for lately: those in
+ * which nothing lives are idle. */
+static void
+review(struct mcache *c)
+{
+	take_notes(c);
+	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
+		struct mcache_alloc *a = &c->alloc[spc];
+		if (a->span == NULL || a->review == c->review || !mspan_is_empty(a->span))
+			continue;
+		mspan_return_window(a->span, a->order, a->n);
+		c->handed_out -= a->n;
+		a->n = 0;
+		retire_current(c, spc);
+	}
+	c->review++;
 }
 
 static bool
@@ -364,6 +424,9 @@ refill(struct mcache *c, unsigned spc)
 	mcache_enter(c);
 	mutex_lock(&c->lock);
 	hook_patrol(c->alloc[spc].span, ++c->slow_ops);
+	c->alloc[spc].review = c->review;
+	if (unlikely(c->slow_ops % REVIEW_REFILLS == 0))
+		review(c);
 	ok = next_window(c, spc);
 	if (!ok) {
 		retire_current(c, spc);
@@ -457,13 +520,25 @@ release_class(struct mcache *c, unsigned spc)
 		a->n = 0;
 		struct mspan *s = a->span;
 		a->span = NULL;
+		c->owned_pages -= s->npages;
 		mcentral_uncache_span(c->heap, m, s);
 	}
 	while (c->full[spc].head != NULL || c->ready[spc].head != NULL) {
 		struct mspan *s = c->full[spc].head != NULL ? c->full[spc].head :
 		    c->ready[spc].head;
 		unfile_span(c, s);
+		c->owned_pages -= s->npages;
 		mcentral_uncache_span(c->heap, m, s);
+	}
+}
+
+static void
+release_idle(struct mcache *c)
+{
+	while (c->idle.head != NULL) {
+		struct mspan *s = c->idle.head;
+		unfile_span(c, s);
+		free_span(c, s);
 	}
 }
 
@@ -480,6 +555,7 @@ static void
 empty_cache_locked(struct mcache *c)
 {
 	c->tiny = 0;
+	release_idle(c);
 	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++)
 		if (c->alloc[spc].span != NULL || c->full[spc].n + c->ready[spc].n != 0)
 			release_class(c, spc);
@@ -523,7 +599,7 @@ trim_queue_locked(struct mcache *c, struct span_queue *q, bool own)
 		if (!mspan_is_empty(s) || (!own && mspan_is_tiny(s)))
 			continue;
 		mspan_drain(s);
-		queue_remove(q, s);
+		unfile_span(c, s);
 		pages += s->npages;
 		free_span(c, s);
 	}
@@ -565,6 +641,7 @@ mcache_trim_all(struct mheap *h, struct mcache *self)
 		if (c == self)
 			pages += trim_current(c);
 		flush_pages(c);
+		pages += trim_queue_locked(c, &c->idle, c == self);
 		for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
 			pages += trim_queue_locked(c, &c->full[spc], c == self);
 			pages += trim_queue_locked(c, &c->ready[spc], c == self);

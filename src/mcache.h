@@ -3,11 +3,18 @@
  *
  *   alloc[class].order[n-1] .. order[0]   the window, drawn from span->avail
  *   current -> exhausted -> full list -> (enough freed) ready list -> current
+ *                                        (empty) idle list -> current, or the heap
  *
  * MCACHE-1  n <= WINDOW_SLOTS; n slots of span, distinct, not live, not avail
  * MCACHE-2  a span on a list has owner == this cache and the right list mark
  * MCACHE-3  an entry without a span has n == 0
  * MCACHE-4  the lists' lengths are their counts
+ * MCACHE-5  spans on the idle list are empty; idle_pages is the sum of theirs,
+ *           idle_n their number by class
+ *
+ * Idle spans are kept for the next refill of their class, up to a share of the
+ * pages the cache owns (idle_share), oldest out first. Every REVIEW_REFILLS
+ * refills, current spans that are empty and were not used since become idle.
  *
  * The owner's fast path takes no lock. Its slow path holds lock, so that
  * malloc_trim, verify and fork in other threads can walk the lists; they never
@@ -35,6 +42,7 @@ struct mcache_alloc {
 	atomic_u64 *live;
 	struct mspan *span;             /* the current span, or NULL */
 	bool fresh;                     /* the window's slots were never used: zero */
+	uint16_t review;                /* when the class was last refilled */
 	uint16_t order[WINDOW_SLOTS] ALIGNED(CACHE_LINE);
 };
 
@@ -42,6 +50,11 @@ struct span_queue {
 	struct mspan *head;
 	struct mspan *tail;
 	size_t n;
+};
+
+enum {
+	REVIEW_REFILLS = 64,
+	IDLE_FLOOR_PAGES = 16,          /* idle spans of so much are always kept */
 };
 
 enum cache_busy { CACHE_IDLE, CACHE_FAST, CACHE_SLOW };
@@ -69,6 +82,11 @@ struct mcache {
 	uint64_t handed_out;            /* slots ever put into windows */
 	struct span_queue full[SPAN_CLASSES_ALL];
 	struct span_queue ready[SPAN_CLASSES_ALL];
+	struct span_queue idle;         /* empty spans of all classes, oldest first */
+	uint16_t idle_n[SPAN_CLASSES_ALL];
+	size_t idle_pages;
+	size_t owned_pages;             /* of all spans this cache owns */
+	uint16_t review;
 	struct mcache *next;            /* all caches ever made; never unlinked */
 	struct mcache *next_free;
 };

@@ -31,6 +31,7 @@ struct mheap_config {
 	bool zeroed;                /* all free memory of the heap is zero */
 	bool exact;                 /* a room knows what was asked for; realloc moves */
 	uint32_t tail_bytes;        /* of each small slot, not the program's */
+	unsigned idle_share_percent;   /* of a cache's pages that may be in idle spans */
 	uint64_t scavenge_delay_ns;
 	bool scavenge_on_slow_path;
 	uint64_t seed;              /* 0: from the system */

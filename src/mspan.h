@@ -68,7 +68,7 @@ enum span_state { SPAN_DEAD, SPAN_IN_USE, SPAN_PARKED };
 enum span_parked { PARKED_RETURNED = 1, PARKED_SEEN = 2, PARKED_TOLD = 4 };
 
 /* On which list of its owner the span is. */
-enum span_list { LIST_NONE, LIST_CURRENT, LIST_FULL, LIST_READY };
+enum span_list { LIST_NONE, LIST_CURRENT, LIST_FULL, LIST_READY, LIST_IDLE };
 
 struct mspan {
 	/* first line: constant while in use, read by every free */

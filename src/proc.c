@@ -87,6 +87,7 @@ proc_heap_config(struct mheap_config *out)
 		.whole = options.quarantine == OPT_QUARANTINE_MARK,
 		.zeroed = options.zero_on_free,
 		.tail_bytes = hooks_tail_bytes(),
+		.idle_share_percent = options.idle_share,
 		.scavenge_delay_ns = (uint64_t)options.scavenge_delay_ms * 1000000,
 		.scavenge_on_slow_path = options.scavenge == OPT_SCAVENGE_SLOW,
 		.seed = options.seed,

@@ -244,9 +244,29 @@ check_queue(struct pass *v, const struct mcache *c, unsigned spc, const struct s
 }
 
 static void
+check_idle(struct pass *v, const struct mcache *c)
+{
+	size_t n = 0, pages = 0;
+	const struct mspan *prev = NULL;
+	uint16_t by_class[SPAN_CLASSES_ALL] = { 0 };
+	for (const struct mspan *s = c->idle.head; s != NULL && n <= c->idle.n;
+	    prev = s, s = s->next, n++) {
+		check(v, aptr_load_acquire(&s->owner) == c && s->list == LIST_IDLE &&
+		    s->prev == prev, "MCACHE-2", s);
+		check(v, mspan_is_empty(s), "MCACHE-5", s);
+		pages += s->npages;
+		by_class[s->span_class]++;
+	}
+	check(v, n == c->idle.n && c->idle.tail == prev, "MCACHE-4", &c->idle);
+	check(v, pages == c->idle_pages && pages <= c->owned_pages &&
+	    memcmp(by_class, c->idle_n, sizeof(by_class)) == 0, "MCACHE-5", c);
+}
+
+static void
 check_cache(struct pass *v, struct mcache *c)
 {
 	bool mine = v->quiet || c == v->self || !c->in_use;
+	check_idle(v, c);
 	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
 		if (mine)
 			check_window(v, c, spc);

@@ -358,32 +358,75 @@ test_budget_of_a_full_span(void **state)
 	heap_assert_sound();
 }
 
-/* The last span of a class stays, further empty ones go. */
+/* Empty spans are kept up to the floor, the oldest go first. */
 static void
-test_empty_spans_are_given_back_but_one(void **state)
+test_empty_spans_are_idle_oldest_out_first(void **state)
 {
-	void *p[4 * SLOTS];
+	enum { SPANS = 24 };
+	static void *p[SPANS * SLOTS];
+	size_t pages = size_classes[SPC].span_pages, keep = IDLE_FLOOR_PAGES / pages;
 
 	(void)state;
 	take_n(p, ARRAY_LEN(p));
-	assert_int_equal(spans(), 4);
-	for (int i = 0; i < SLOTS; i++)
+	assert_int_equal(spans(), SPANS);
+	struct mspan *first = heap_span(p[0]);
+	for (size_t i = 0; i < keep * SLOTS; i++)
 		drop(p[i]);
-	assert_int_equal(spans(), 4);
-	assert_int_equal(me->ready[SPC].n, 1);
-	for (int i = SLOTS; i < 2 * SLOTS; i++)
+	assert_int_equal(spans(), SPANS);
+	assert_int_equal(me->idle.n, keep);
+	assert_int_equal(first->list, LIST_IDLE);
+	assert_int_equal(me->owned_pages, SPANS * pages);
+	heap_assert_sound();
+	for (size_t i = keep * SLOTS; i < (keep + 3) * SLOTS; i++)
 		drop(p[i]);
-	assert_int_equal(spans(), 3);
-	for (int i = 2 * SLOTS; i < 3 * SLOTS; i++)
-		drop(p[i]);
-	assert_int_equal(spans(), 2);
-	assert_int_equal(me->ready[SPC].n, 1);
+	assert_int_equal(spans(), SPANS - 3);
+	assert_int_equal(me->idle.n, keep);
+	assert_int_equal(a32_load_relaxed(&first->state), SPAN_DEAD);
+	assert_int_equal(me->owned_pages, (SPANS - 3) * pages);
 	heap_assert_sound();
 	/* the current one's frees are nobody's budget */
-	for (int i = 3 * SLOTS; i < 4 * SLOTS; i++)
+	for (size_t i = (SPANS - 1) * SLOTS; i < SPANS * SLOTS; i++)
 		drop(p[i]);
-	assert_int_equal(spans(), 2);
 	assert_int_equal(me->alloc[SPC].span->list, LIST_CURRENT);
+	assert_int_equal(me->idle.n, keep);
+	heap_assert_sound();
+}
+
+/* A refill of the class takes the last that became idle, and no other class does. */
+static void
+test_idle_spans_are_taken_by_their_class(void **state)
+{
+	void *p[3 * SLOTS];
+
+	(void)state;
+	take_n(p, ARRAY_LEN(p));
+	for (size_t i = 0; i < 2 * SLOTS; i++)
+		drop(p[i]);
+	assert_int_equal(me->idle_n[SPC], 2);
+	assert_non_null(mallocgc(2 * ELEM, API_MALLOC));
+	assert_int_equal(me->idle_n[SPC], 2);
+	assert_ptr_equal(heap_span(take()), heap_span(p[SLOTS]));
+	assert_int_equal(me->idle_n[SPC], 1);
+	assert_int_equal(spans(), 4);
+	heap_assert_sound();
+}
+
+/* An empty current span of a class that nobody asks for any more becomes idle
+ * when the refills of others are counted; one in which something lives stays. */
+static void
+test_review_of_current_spans(void **state)
+{
+	void *small = mallocgc(16, API_MALLOC), *kept = mallocgc(48, API_MALLOC);
+	struct mspan *s = heap_span(small);
+
+	(void)state;
+	drop(small);
+	for (int i = 0; i < 2 * REVIEW_REFILLS * WINDOW_SLOTS; i++)
+		take();
+	assert_int_equal(s->list, LIST_IDLE);
+	assert_int_equal(heap_span(kept)->list, LIST_CURRENT);
+	heap_assert_sound();
+	assert_ptr_equal(heap_span(mallocgc(16, API_MALLOC)), s);
 	heap_assert_sound();
 }
 
@@ -836,7 +879,9 @@ main(void)
 		TEST(test_refill_adopts_before_it_grows),
 		TEST(test_no_memory),
 		TEST(test_budget_of_a_full_span),
-		TEST(test_empty_spans_are_given_back_but_one),
+		TEST(test_empty_spans_are_idle_oldest_out_first),
+		TEST(test_idle_spans_are_taken_by_their_class),
+		TEST(test_review_of_current_spans),
 		TEST(test_budget_and_remote_frees),
 		TEST(test_budget_spent_of_a_span_that_is_gone),
 		TEST(test_budget_in_a_signal_handler),
