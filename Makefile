@@ -36,6 +36,7 @@ help:
 	@echo "make bench-peers the same with jemalloc, mimalloc, tcmalloc and Scudo (long)"
 	@echo "make stress     ten minutes of stress, all modes"
 	@echo "make coverage   line and branch coverage of the unit tests"
+	@echo "make man        manual pages into $(BUILD)/man"
 	@echo "make install    into PREFIX=$(PREFIX)"
 
 setup:
@@ -104,14 +105,59 @@ coverage: setup
 stress: setup all
 	tests/stress/run.sh 600
 
-install: all
-	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include \
-		$(DESTDIR)$(PREFIX)/share/doc/spanguard
-	install -m 755 $(BUILD)/libspanguard.so $(DESTDIR)$(PREFIX)/lib/
-	install -m 644 $(BUILD)/libspanguard.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 755 $(BUILD)/spanguard $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 include/spanguard.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 README.md doc/*.md $(DESTDIR)$(PREFIX)/share/doc/spanguard/
+# ---- what is installed beside library and command ----
+
+MAN_PAGES = $(BUILD)/man/spanguard.1 $(BUILD)/man/spanguard.3 \
+	$(BUILD)/man/spanguard-options.5 $(BUILD)/man/spanguard-errors.7
+VERSION = $(shell sed -n 's/.*SPANGUARD_VERSION "\(.*\)"/\1/p' include/spanguard.h)
+
+man: $(MAN_PAGES)
+
+$(BUILD)/man/spanguard.1 $(BUILD)/man/spanguard-options.5 $(BUILD)/man/spanguard-errors.7: $(BUILD)/spanguard
+	@mkdir -p $(@D)
+	$(BUILD)/spanguard man $(subst .,,$(suffix $@)) > $@
+
+$(BUILD)/man/spanguard.3: include/spanguard.h tools/man3.awk
+	@mkdir -p $(@D)
+	awk -f tools/man3.awk include/spanguard.h > $@
+
+# always: PREFIX is part of the file
+$(BUILD)/package/%: tools/package/%.in FORCE
+	@mkdir -p $(@D)
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
+
+$(BUILD)/package/spanguard.bash: $(BUILD)/spanguard
+	@mkdir -p $(@D)
+	$(BUILD)/spanguard completion > $@
+
+.PHONY: man FORCE
+
+TO = $(DESTDIR)$(PREFIX)
+INSTALLED = lib/libspanguard.so lib/libspanguard.a lib/pkgconfig/spanguard.pc \
+	lib/cmake/spanguard/spanguard-config.cmake bin/spanguard include/spanguard.h \
+	share/man/man1/spanguard.1 share/man/man3/spanguard.3 share/man/man5/spanguard-options.5 \
+	share/man/man7/spanguard-errors.7 share/bash-completion/completions/spanguard
+# the debugger loads it by itself for a library of that path
+GDB_SCRIPT = $(wildcard tools/gdb/*.py)
+
+install: all man $(BUILD)/package/spanguard.pc $(BUILD)/package/spanguard-config.cmake \
+		$(BUILD)/package/spanguard.bash
+	install -d $(sort $(dir $(addprefix $(TO)/,$(INSTALLED)))) $(TO)/share/doc/spanguard
+	install -m 755 $(BUILD)/libspanguard.so $(TO)/lib/
+	install -m 644 $(BUILD)/libspanguard.a $(TO)/lib/
+	install -m 755 $(BUILD)/spanguard $(TO)/bin/
+	install -m 644 include/spanguard.h $(TO)/include/
+	install -m 644 $(BUILD)/package/spanguard.pc $(TO)/lib/pkgconfig/
+	install -m 644 $(BUILD)/package/spanguard-config.cmake $(TO)/lib/cmake/spanguard/
+	install -m 644 $(BUILD)/package/spanguard.bash $(TO)/share/bash-completion/completions/spanguard
+	install -m 644 $(BUILD)/man/spanguard.1 $(TO)/share/man/man1/
+	install -m 644 $(BUILD)/man/spanguard.3 $(TO)/share/man/man3/
+	install -m 644 $(BUILD)/man/spanguard-options.5 $(TO)/share/man/man5/
+	install -m 644 $(BUILD)/man/spanguard-errors.7 $(TO)/share/man/man7/
+	install -m 644 README.md doc/*.md doc/*.json $(TO)/share/doc/spanguard/
+	for f in $(GDB_SCRIPT); do \
+		install -d $(TO)/share/gdb/auto-load$(PREFIX)/lib && \
+		install -m 644 $$f $(TO)/share/gdb/auto-load$(PREFIX)/lib/libspanguard.so-gdb.py; done
 
 clean:
 	rm -rf $(BUILD)

@@ -33,6 +33,14 @@ static const struct run_option {
 #include "run_options.def"
 };
 
+static const struct exit_code {
+	int code;
+	const char *help;
+} exit_codes[] = {
+#define EXIT_CODE(constant, value, help) { value, help },
+#include "exit_codes.def"
+};
+
 _Noreturn void
 usage_error(const char *what, const char *arg)
 {
@@ -62,12 +70,11 @@ show_help(FILE *out)
 	fputs("\nOptions of run:\n", out);
 	for (size_t i = 0; i < ARRAY_LEN(run_options); i++)
 		show_run_option(out, &run_options[i]);
-	fputs("\n"
-	    "Exit code: that of PROGRAM; 86 when there was a report and PROGRAM was allowed to end;\n"
-	    "23 when there were leaks and nothing else; 2 bad option, 125 spanguard cannot work with\n"
-	    "PROGRAM, 126 PROGRAM cannot be run, 127 not found. A program that was killed by a signal,\n"
-	    "as every one is that ends with a report (SIGABRT), ends this command by the same signal.\n",
-	    out);
+	fputs("\nExit code: that of PROGRAM, except\n", out);
+	for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++)
+		fprintf(out, "  %-15d %s\n", exit_codes[i].code, exit_codes[i].help);
+	fputs("A program that was killed by a signal, as every one is that ends with a report\n"
+	    "(SIGABRT), ends this command by the same signal.\n", out);
 }
 
 int

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "report_json.h"
 #include "symbols.h"
 
 struct frame_list {
@@ -122,20 +123,32 @@ do_leaks(json_t *report)
 		do_stack(json_object_get(site, "stack"), 0);
 }
 
+bool
+is_report(const json_t *j)
+{
+	const char *schema = json_string_value(json_object_get(j, "schema"));
+	return schema != NULL && strncmp(schema, "spanguard-report/", 17) == 0;
+}
+
+void
+symbolize_report(json_t *report)
+{
+	do_stacks(report, json_object_get(report, "stacks"));
+	do_leaks(report);
+	do_token(report);
+}
+
 void
 symbolize_json(const char *line, FILE *out)
 {
 	json_error_t error;
 	json_t *report = json_loads(line, 0, &error);
-	const char *schema = json_string_value(json_object_get(report, "schema"));
-	if (schema == NULL || strncmp(schema, "spanguard-report/", 17) != 0) {
+	if (!is_report(report)) {
 		fprintf(out, "%s%s", line, strchr(line, '\n') != NULL ? "" : "\n");
 		json_decref(report);
 		return;
 	}
-	do_stacks(report, json_object_get(report, "stacks"));
-	do_leaks(report);
-	do_token(report);
+	symbolize_report(report);
 	json_dumpf(report, out, JSON_COMPACT);
 	fputc('\n', out);
 	json_decref(report);

@@ -6,14 +6,9 @@
 
 #include "../src/base.h"
 
-/* Exit codes of the command itself, as of env(1) and timeout(1). */
 enum {
-	EXIT_LEAKS = 23,            /* leaks, and nothing else was wrong */
-	EXIT_REPORTED = 86,         /* there was a report, and the program was let end */
-	EXIT_USAGE = 2,             /* bad option; the program was not started */
-	EXIT_CANNOT = 125,          /* spanguard cannot work with this program */
-	EXIT_NOT_EXECUTABLE = 126,
-	EXIT_NOT_FOUND = 127,
+#define EXIT_CODE(constant, value, help) constant = value,
+#include "exit_codes.def"
 };
 
 /* The sub-commands; argv[0] is the verb. */

@@ -1,0 +1,135 @@
+"""Text and JSON of one report say the same, for every kind of error; schema; symbols."""
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+# bug, mode, code, class
+KINDS = [
+    ("double-free", "hardened", "SG-DF", "double-free"),
+    ("double-free", "debug", "SG-DF", "double-free"),
+    ("global", "hardened", "SG-IF", "bad-free"),
+    ("interior", "hardened", "SG-IF2", "bad-free"),
+    ("foreign", "hardened", "SG-IF3", "bad-free"),
+    ("stale", "hardened", "SG-SP", "stale-pointer"),
+    ("wrong-size", "hardened", "SG-SD", "free-size-mismatch"),
+    ("use-after-free", "strict", "SG-UAF", "heap-use-after-free"),
+    ("overflow", "strict", "SG-OV", "heap-buffer-overflow"),
+    ("late-overflow", "strict", "SG-OV2", "heap-buffer-overflow"),
+    ("late-overflow", "debug", "SG-OV2", "heap-buffer-overflow"),
+]
+
+
+def both(spanguard, bugs, scratch, reports, bug, mode, *more):
+    text = spanguard(f"--mode={mode}", f"--json={scratch}/json", *more, bugs, bug).aborted()
+    found = reports(scratch / "json")
+    assert len(found) == 1, found
+    return text, found[0]
+
+
+def pcs(text, title):
+    """The pcs of one stack of the text; title "" is the first."""
+    start = text.index(title)
+    found = []
+    for no, pc in re.findall(r"^    #(\d+) (0x[0-9a-f]+) ", text[start:], re.M):
+        if int(no) != len(found):
+            break
+        found.append(pc)
+    return found
+
+
+@pytest.mark.parametrize("bug, mode, code, kind", KINDS)
+def test_the_same_facts(spanguard, bugs, scratch, reports, bug, mode, code, kind):
+    text, report = both(spanguard, bugs, scratch, reports, bug, mode)
+    assert (report["id"], report["class"]) == (code, kind), text
+    assert f"=={report['pid']}==ERROR: spanguard: {report['title']}" in text
+    assert f"\nCODE: {code} (spanguard explain {code})\n" in text
+    assert re.search(rf"^SUMMARY: spanguard: {kind} ", text, re.M)
+    assert f"\nDEDUP_TOKEN: {report['dedup_token']}\n" in text
+    assert f"thread T{report['thread']} ({report['thread_name']}, tid {report['tid']})" in text
+    if "hint" in report:
+        assert f"\nHINT: {report['hint']}\n" in text
+    if "call" in report:
+        assert f"  the call was {report['call']}, the check that fired {report['check']}\n" in text
+    for stack, title in (("error", ""), ("free", "freed by thread"), ("alloc", "allocated by thread")):
+        if stack in report["stacks"]:
+            assert [f["pc"] for f in report["stacks"][stack]["frames"]] == pcs(text, title), (stack, text)
+        elif title:
+            assert title not in text
+    block = report.get("block")
+    if block:
+        distance = f"{block['distance']:,} byte" + ("" if block["distance"] == 1 else "s")
+        relation = {"inside": "inside of", "before": "before", "after": "after"}[block["relation"]]
+        assert re.search(rf"^{report['addr']} is located {distance} {relation} {block['bytes']}-byte \w+ \[{block['base']},",
+                         text, re.M), text
+    if "region" in report and "path" in report["region"]:
+        assert report["region"]["path"] in text
+    for byte in report.get("changed", {"bytes": []})["bytes"]:
+        assert f"    offset {byte['offset']}: 0x{byte['found']:02x} (expected 0x{byte['expected']:02x})\n" in text
+    assert report["exe"] == str(bugs) and not report["continues"]
+
+
+def test_changed_bytes(spanguard, bugs, scratch, reports):
+    text, report = both(spanguard, bugs, scratch, reports, "late-overflow", "debug")
+    assert [b["offset"] for b in report["changed"]["bytes"]] == list(range(40, 48))
+    assert bytes(b["found"] for b in report["changed"]["bytes"]) == b"spilt!!!"
+    assert report["changed"]["text"] == "spilt!!!" and report["changed"]["count"] == 8
+    assert report["changed"]["word"]["kind"] == "other"
+
+
+def test_debug_mode_keeps_the_life_of_the_object(spanguard, bugs, scratch, reports, line):
+    text, report = both(spanguard, bugs, scratch, reports, "double-free", "debug")
+    assert report["block"]["bytes"] == 40 and report["block"]["api"] == "malloc" and report["block"]["serial"] > 0
+    assert report["block"]["state"] == "freed"
+
+    def lines(stack):
+        return [f["line"] for f in report["stacks"][stack]["frames"] if f.get("file", "").endswith("bugs.c")]
+    assert lines("alloc")[0] == line("allocation")
+    assert lines("free")[:3] == [line("inlined free"), line("call of release"), line("first free")]
+    assert lines("error")[:3] == [line("inlined free"), line("call of release"), line("second free")]
+    assert f"allocation {report['block']['serial']}" in text
+
+
+def test_access(spanguard, bugs, scratch, reports, line):
+    text, report = both(spanguard, bugs, scratch, reports, "use-after-free", "strict")
+    access = report["access"]
+    assert access["kind"] == "write" and access["addr"] == report["addr"]
+    assert f" at pc {access['pc']} bp {access['bp']} sp {access['sp']}\nWRITE " in text
+    first = report["stacks"]["error"]["frames"][0]
+    assert first["pc"] == access["pc"] and first["line"] == line("bad write")
+
+
+def test_same_place_same_fingerprint(spanguard, bugs, scratch, reports):
+    prints = []
+    for i, bug in enumerate(["double-free", "double-free", "interior"]):
+        spanguard(f"--json={scratch}/{i}", bugs, bug)
+        prints.append(reports(scratch / str(i))[0]["fingerprint"])
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_names_that_are_no_utf8(spanguard, bugs, scratch, reports):
+    """The name of a file may be any bytes; JSON may not."""
+    odd = os.fsencode(scratch) + b"/na\xffme\"\\\n"
+    pathlib.Path(os.fsdecode(odd)).write_bytes(bugs.read_bytes())
+    os.chmod(odd, 0o755)
+    spanguard(f"--json={scratch}/json", os.fsdecode(odd), "double-free")
+    assert reports(scratch / "json")[0]["exe"].endswith('/na\ufffdme"\\\n')
+
+
+def test_long_stack_fits_in_one_line(spanguard, build, scratch, reports):
+    """Paths as long as they can be, and deep recursion: frames are left out, not half the line."""
+    deep = scratch
+    for _ in range(7):
+        deep = deep / ("x" * 50)
+    deep.mkdir(parents=True)
+    source = scratch / "deep.c"
+    source.write_text("#include <stdlib.h>\n__attribute__((noinline)) void down(int n, char *p)\n"
+                      "{ if (n) down(n - 1, p); else { free(p); free(p); } __asm__ volatile(\"\" ::: \"memory\"); }\n"
+                      "int main(void) { down(200, malloc(40)); return 0; }\n")
+    subprocess.run(["gcc", "-g", "-O1", "-w", "-o", deep / "deep", source], check=True)
+    spanguard("--mode=debug", "--stack-depth=64", f"--json={scratch}/json", deep / "deep")
+    report = reports(scratch / "json")[0]
+    assert [len(report["stacks"][s]["frames"]) for s in ("error", "free", "alloc")] == [64, 64, 3] or \
+        report["stacks"]["error"].get("cut")
