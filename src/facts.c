@@ -489,6 +489,7 @@ facts_take(struct facts *f, const struct die_info *info, uintptr_t caller, bool 
 	struct print title;
 	f->info = *info;
 	f->goes_on = goes_on;
+	f->is_leak = false;
 	modules_n = 0;
 	take_process(f);
 	take_stack(f, caller);
@@ -506,6 +507,32 @@ bool
 facts_object_is_known(const struct room_object *o)
 {
 	return o->what != NULL || o->api != NULL;
+}
+
+void
+facts_take_leak(struct facts *f, const struct leak_facts *leak)
+{
+	struct print p;
+	memset(f, 0, sizeof(*f));
+	modules_n = 0;
+	f->info = (struct die_info){ .code = DIE_LEAK, .api = "", .addr = leak->sample };
+	f->goes_on = true;
+	f->is_leak = true;
+	f->leak = *leak;
+	take_process(f);
+	take_object(f);
+	f->has_object = true;
+	f->object.allocated = leak->allocated;
+	f->object.freed = (struct room_trace){ .tid = 0 };
+	f->summary_stack = STACK_ALLOC;
+	f->summary = leak->allocated.frames > 1 ? 1 : 0;
+	f->fingerprint = fingerprint(f);
+	print_init(&p, f->title, sizeof(f->title));
+	print_str(&p, leak->indirect ? "Indirect leak of " : "Direct leak of ");
+	print_dec(&p, leak->bytes);
+	print_str(&p, " byte(s) in ");
+	print_dec(&p, leak->objects);
+	print_str(&p, " object(s)");
 }
 
 void

@@ -56,6 +56,14 @@ struct looks_facts {
 	struct place_facts target;       /* WORD_POINTER */
 };
 
+/* A place where leaked objects were allocated. */
+struct leak_facts {
+	bool indirect;
+	size_t bytes, objects;
+	uintptr_t sample;                /* one of them */
+	struct room_trace allocated;     /* frames 0: not kept */
+};
+
 struct facts {
 	struct die_info info;            /* api is never NULL */
 	bool goes_on;                    /* the process does, after this report */
@@ -72,6 +80,8 @@ struct facts {
 	struct place_facts place;        /* of the object the address belongs to */
 	bool has_object;                 /* a hardening room knows more of it */
 	struct room_object object;
+	bool is_leak;
+	struct leak_facts leak;
 	uintptr_t diff_origin;           /* changed bytes are counted from here */
 	struct looks_facts looks;
 	const char *hint;                /* or NULL */
@@ -80,6 +90,9 @@ struct facts {
 /* Fills *f. `caller`: return address into the function that called die(); the
  * stack begins there, or where the access was. */
 void facts_take(struct facts *f, const struct die_info *info, uintptr_t caller, bool goes_on);
+
+/* Fills *f from it: a report of DIE_LEAK whose one stack is that of the allocation. */
+void facts_take_leak(struct facts *f, const struct leak_facts *leak);
 
 /* Of an address alone: f->info.addr, the place and the object; a variable's name
  * where its module exports it. */

@@ -305,6 +305,25 @@ report_put_warning(struct print *p)
 }
 
 void
+report_put_error(struct print *p)
+{
+	print_str(p, "==");
+	print_dec(p, own_pid());
+	print_str(p, "==ERROR: spanguard: ");
+}
+
+bool
+report_look_up(uintptr_t pc, const char **symbol, const char **module)
+{
+	const struct frame_facts *fr = facts_frame(pc);
+	if (fr->module == NULL)
+		return false;
+	*symbol = fr->symbol;
+	*module = fr->module->path;
+	return true;
+}
+
+void
 report_put_address(struct print *p, uintptr_t addr)
 {
 	facts_take_address(&rep.facts, addr);
@@ -315,6 +334,17 @@ void
 report_put_frames(struct print *p, const uintptr_t *pcs, size_t n)
 {
 	report_text_frames(p, pcs, n);
+}
+
+void
+report_leak_json(const struct leak_facts *leak)
+{
+	if (!log_wants_json())
+		return;
+	facts_take_leak(&rep.facts, leak);
+	print_init(&rep.json, rep.json_buf, sizeof(rep.json_buf));
+	report_json(&rep.json, &rep.facts);
+	log_write_json(&rep.json);
 }
 
 void

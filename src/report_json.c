@@ -61,10 +61,11 @@ put_stacks(struct print *p, const struct facts *f, size_t max)
 {
 	const struct room_object *o = &f->object;
 	json_open(p, "stacks", '{');
-	put_stack(p, "error", f->tid, f->pcs, f->frames, max);
+	if (!f->is_leak)
+		put_stack(p, "error", f->tid, f->pcs, f->frames, max);
 	if (f->has_object && o->freed.tid != 0)
 		put_stack(p, "free", (uint32_t)o->freed.tid, o->freed.pcs, o->freed.frames, max);
-	if (f->has_object && o->allocated.tid != 0)
+	if (f->has_object && (o->allocated.tid != 0 || f->is_leak))
 		put_stack(p, "alloc", (uint32_t)o->allocated.tid, o->allocated.pcs,
 		    o->allocated.frames, max);
 	json_close(p, '}');
@@ -287,11 +288,21 @@ put_access(struct print *p, const struct die_info *info)
 }
 
 static void
+put_leak(struct print *p, const struct leak_facts *l)
+{
+	json_open(p, "leak", '{');
+	json_str(p, "kind", l->indirect ? "indirect" : "direct", 16);
+	json_uint(p, "bytes", l->bytes);
+	json_uint(p, "objects", l->objects);
+	json_close(p, '}');
+}
+
+static void
 put_error(struct print *p, const struct facts *f)
 {
 	const struct die_info *info = &f->info;
 	json_str(p, "schema", REPORT_JSON_SCHEMA, 32);
-	json_str(p, "kind", "error", 8);
+	json_str(p, "kind", f->is_leak ? "leak" : "error", 8);
 	json_str(p, "id", die_id(info->code), 8);
 	json_str(p, "class", die_word(info->code, info->api), 32);
 	json_str(p, "title", f->title, sizeof(f->title));
@@ -309,6 +320,8 @@ put_error(struct print *p, const struct facts *f)
 		json_uint(p, "expected", info->expected);
 	}
 	put_access(p, info);
+	if (f->is_leak)
+		put_leak(p, &f->leak);
 }
 
 static const char *const stack_names[] = {

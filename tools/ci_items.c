@@ -112,7 +112,7 @@ new_item(json_t *report, json_t *stacks, const char *fingerprint)
 }
 
 static void
-add_error(struct list *l, json_t *report, const char *root)
+add_report(struct list *l, json_t *report, const char *root)
 {
 	json_t *stacks = json_object_get(report, "stacks");
 	struct ci_item *item = new_item(report, stacks, text_of(report, "fingerprint"));
@@ -125,27 +125,6 @@ add_error(struct list *l, json_t *report, const char *root)
 		out_of_memory();
 	item->place = primary_place(frames, summary, root);
 	add(l, item);
-}
-
-/* Of a leak report each site is a finding. */
-static void
-add_leaks(struct list *l, json_t *report, const char *root)
-{
-	json_t *site;
-	size_t i;
-	json_array_foreach(json_object_get(report, "leaks"), i, site) {
-		json_t *stacks = json_pack("{sO}", "alloc", json_object_get(site, "stack"));
-		struct ci_item *item = new_item(report, stacks, text_of(site, "fingerprint"));
-		json_decref(stacks);
-		if (asprintf(&item->message, "%s leak of %lld byte(s) in %lld object(s)",
-		    text_of(site, "kind"),
-		    (long long)json_integer_value(json_object_get(site, "bytes")),
-		    (long long)json_integer_value(json_object_get(site, "objects"))) < 0)
-			out_of_memory();
-		item->place = primary_place(json_object_get(json_object_get(site, "stack"),
-		    "frames"), 1, root);
-		add(l, item);
-	}
 }
 
 struct ci_item *
@@ -166,10 +145,7 @@ ci_items(FILE *in, const char *name, const char *root, size_t *n)
 		if (!is_report(report))
 			continue;
 		symbolize_report(report);
-		if (json_object_get(report, "leaks") != NULL)
-			add_leaks(&l, report, root);
-		else
-			add_error(&l, report, root);
+		add_report(&l, report, root);
 	}
 	free(line);
 	*n = l.n;

@@ -1,7 +1,6 @@
 /* ci_items.h - reports as the list of findings that a CI server shows.
  *
- * A report is one finding, a leak report one for each site; equal ones (by
- * fingerprint) are one finding with a count. */
+ * A report is one finding; equal ones (by fingerprint) are one with a count. */
 #ifndef SPANGUARD_CI_ITEMS_H
 #define SPANGUARD_CI_ITEMS_H
 

@@ -113,16 +113,6 @@ do_stacks(json_t *report, json_t *stacks)
 	}
 }
 
-/* A leak report has a list of sites, each with a stack. */
-static void
-do_leaks(json_t *report)
-{
-	json_t *site;
-	size_t i;
-	json_array_foreach(json_object_get(report, "leaks"), i, site)
-		do_stack(json_object_get(site, "stack"), 0);
-}
-
 bool
 is_report(const json_t *j)
 {
@@ -134,7 +124,6 @@ void
 symbolize_report(json_t *report)
 {
 	do_stacks(report, json_object_get(report, "stacks"));
-	do_leaks(report);
 	do_token(report);
 }
 
