@@ -76,6 +76,7 @@ generated: $(BUILD)/mksizeclasses $(BUILD)/spanguard
 
 include tests/tests.mk
 include fuzz/fuzz.mk
+include fuzz/sched/sched.mk
 
 # ---- the long ones ----
 

@@ -74,14 +74,9 @@ quarantine_close(struct mspan *s)
 	s->parked |= PARKED_RETURNED;
 }
 
-/* A second free is told by the live bits: there are none any more. */
 void
 quarantine_enter_locked(struct mspan *s)
 {
-	for (size_t w = 0; w < s->nwords; w++) {
-		a64_store_relaxed(&s->live[w], 0);
-		a64_store_relaxed(&s->remote[w], 0);
-	}
 	s->list = LIST_NONE;
 	if (a32_load_acquire(&s->state) != SPAN_PARKED)
 		mspan_set_state(s, SPAN_PARKED);

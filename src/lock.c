@@ -33,24 +33,21 @@
 #define SPANGUARD_LOCK_CHECKS 0
 #endif
 
+/* About a microsecond of pause instructions. */
+#ifndef SPANGUARD_LOCK_SPINS
+#define SPANGUARD_LOCK_SPINS 32
+#endif
+
 enum {
 	CHECKS = SPANGUARD_LOCK_CHECKS,
-	HELD_MAX = 64,
-	SPINS = 32,        /* about a microsecond of pause instructions */
+	SPINS = SPANGUARD_LOCK_SPINS,
 	FREE = 0, HELD = 1, CONTENDED = 2,
 };
 
 const bool lock_checks = CHECKS;
 
-struct held_locks {
-	const struct mutex *lock[HELD_MAX];
-	uint32_t count;              /* used entries of lock[] */
-	uint32_t untracked;          /* held, but lock[] was full */
-	uint32_t of_rank[LOCK_RANKS];
-};
-
 /* Referenced only under CHECKS: the compiler drops it from other builds. */
-static __thread struct held_locks held __attribute__((tls_model("initial-exec"), unused));
+static __thread struct held_locks held __attribute__((tls_model("initial-exec")));
 
 static bool
 rank_may_repeat(uint32_t rank)
@@ -213,4 +210,17 @@ lock_forget_held(void)
 		a32_store_release((atomic_u32 *)&held.lock[i]->state, FREE);
 	if (CHECKS)
 		held = (struct held_locks){ 0 };
+}
+
+void
+mutex_switch_thread(struct held_locks *from, const struct held_locks *to)
+{
+	*from = held;
+	held = *to;
+}
+
+const struct held_locks *
+mutex_held(void)
+{
+	return &held;
 }

@@ -36,6 +36,21 @@ extern bool (*mutex_orphaned)(void);
 /* True where the build checks ranks and ownership. */
 extern const bool lock_checks;
 
+/* What a thread holds, where lock_checks. */
+enum { HELD_MAX = 64 };
+
+struct held_locks {
+	const struct mutex *lock[HELD_MAX];
+	uint32_t count;              /* used entries of lock[] */
+	uint32_t untracked;          /* held, but lock[] was full */
+	uint32_t of_rank[LOCK_RANKS];
+};
+
+/* Test builds whose threads are fibers: keeps what the one holds, puts what the
+ * other held. */
+void mutex_switch_thread(struct held_locks *from, const struct held_locks *to);
+const struct held_locks *mutex_held(void);
+
 /* Asserts that the calling thread holds m (only where lock_checks). */
 void mutex_assert_held(const struct mutex *m);
 

@@ -445,12 +445,25 @@ mallocgc_aligned(size_t align, size_t bytes, enum malloc_api api)
 
 /* ---- free ---- */
 
+/* Of two frees at once the other may be at work on the span, so that a second look
+ * at it might see anything. */
+static NOINLINE void
+late_free_large(const void *p, enum malloc_api api)
+{
+	complain(&(struct die_info){ .code = DIE_DOUBLE_FREE, .api = malloc_api_name(api),
+	    .site = "slot", .addr = (uintptr_t)p });
+}
+
 static void
 free_large(struct mspan *s, void *p, enum malloc_api api)
 {
 	/* the remote bit is the claim: of two frees at once, one gets it */
-	if (a64_load_acquire(&s->live[0]) != 1 || (a64_fetch_or(&s->remote[0], 1) & 1) != 0) {
+	if (a64_load_acquire(&s->live[0]) != 1) {
 		bad_pointer(p, api);
+		return;
+	}
+	if ((a64_fetch_or(&s->remote[0], 1) & 1) != 0) {
+		late_free_large(p, api);
 		return;
 	}
 	if (mheap_.config.armed)

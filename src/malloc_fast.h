@@ -66,13 +66,14 @@ free_fast(void *p, enum malloc_api api)
 		compiler_fence();
 		uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
 		if (likely((live & ~a64_load_relaxed(&s->remote[idx / 64]) & bit) != 0)) {
-			/* release: another thread's trim may take the pages of an empty span */
+			/* first: once nothing lives in s, another thread's trim may take it */
+			if (unlikely(--s->budget == 0)) {
+				mcache_budget_spent(c, s, addr);
+				return;
+			}
 			a64_store_release(&s->live[idx / 64], live & ~bit);
-			int32_t budget = --s->budget;
 			compiler_fence();
 			c->busy = CACHE_IDLE;
-			if (unlikely(budget == 0))
-				mcache_budget_spent(c, s);
 			return;
 		}
 		c->busy = CACHE_IDLE;

@@ -179,15 +179,23 @@ look_at(struct mcache *c, struct mspan *s)
 	shed_idle(c);
 }
 
-void
-mcache_budget_spent(struct mcache *c, struct mspan *s)
+static void
+clear_live(struct mspan *s, size_t idx)
 {
+	uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
+	a64_store_release(&s->live[idx / 64], live & ~((uint64_t)1 << (idx % 64)));
+}
+
+/* The slot lives until the lock is held, and so the span is c's own still. */
+void
+mcache_budget_spent(struct mcache *c, struct mspan *s, uintptr_t addr)
+{
+	size_t idx;
+	mspan_slot(s, addr, &idx);
 	mcache_enter(c);
 	mutex_lock(&c->lock);
-	if (unlikely(aptr_load_relaxed(&s->owner) != c)) {
-		/* another thread's trim found it empty before we came here; whoever
-		 * has it now may lose one count of its budget, no more */
-	} else if (s->list == LIST_CURRENT || s->list == LIST_NONE) {
+	clear_live(s, idx);
+	if (s->list == LIST_CURRENT || s->list == LIST_NONE) {
 		s->budget = INT32_MAX;
 	} else {
 		mspan_drain(s);
@@ -202,13 +210,13 @@ mcache_free_local(struct mcache *c, struct mspan *s, size_t idx)
 {
 	c->busy = CACHE_FAST;
 	compiler_fence();
-	uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
-	a64_store_release(&s->live[idx / 64], live & ~((uint64_t)1 << (idx % 64)));
-	int32_t budget = --s->budget;
+	if (--s->budget == 0) {
+		mcache_budget_spent(c, s, s->base + idx * s->elem_bytes);
+		return;
+	}
+	clear_live(s, idx);
 	compiler_fence();
 	c->busy = CACHE_IDLE;
-	if (budget == 0)
-		mcache_budget_spent(c, s);
 }
 
 /* ---- frees by others ---- */

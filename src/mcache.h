@@ -109,8 +109,8 @@ void mcache_leave(struct mcache *c);
 /* From a handler on the slow path: s, claimed by its remote bit, goes later. */
 void mcache_defer_free(struct mcache *c, struct mspan *s);
 
-/* The owner's free of the last slot of s's budget. */
-void mcache_budget_spent(struct mcache *c, struct mspan *s);
+/* Frees the live slot at addr, by which the budget of c's own span is spent. */
+void mcache_budget_spent(struct mcache *c, struct mspan *s, uintptr_t addr);
 
 /* Frees the live slot idx of a span of c's own, as free_fast does. */
 void mcache_free_local(struct mcache *c, struct mspan *s, size_t idx);

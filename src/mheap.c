@@ -362,6 +362,7 @@ mheap_free_span(struct mheap *h, struct mspan *s)
 	 * with its neighbours: mapped afresh, it can. */
 	if (s->moved && sys_renew((void *)s->base, mspan_bytes(s)))
 		s->moved = false;
+	mspan_retire(s);
 	aptr_store_release(&s->owner, &mcache_none);
 	s->next = NULL;
 	release_all(h, hook_span_free(h, s));

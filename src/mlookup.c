@@ -62,7 +62,7 @@ slot_state_of(const struct mspan *s, size_t idx, bool *by_other)
 	if (idx >= s->nelems)
 		return SLOT_TAIL;
 	if ((a64_load_acquire(&s->remote[w]) & bit) != 0) {
-		*by_other = true;
+		*by_other = a32_load_acquire(&s->state) == SPAN_IN_USE;    /* mspan_retire */
 		return SLOT_FREED;
 	}
 	if ((a64_load_acquire(&s->live[w]) & bit) != 0)

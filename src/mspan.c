@@ -236,6 +236,7 @@ void
 mspan_sweep(struct mspan *s)
 {
 	mspan_drain(s);
+	s->needzero = true;        /* first: a report tells never used slots by it */
 	uint32_t n = 0;
 	for (size_t w = 0; w < s->nwords; w++) {
 		uint64_t live = a64_load_relaxed(&s->live[w]);
@@ -251,7 +252,6 @@ mspan_sweep(struct mspan *s)
 		n += popcount64(s->avail[w]);
 	}
 	s->avail_n = n;
-	s->needzero = true;
 }
 
 size_t
@@ -287,6 +287,17 @@ mspan_is_empty(const struct mspan *s)
 			return false;
 	}
 	return true;
+}
+
+/* remote first: a free that has seen live is met by it from then on */
+void
+mspan_retire(struct mspan *s)
+{
+	for (size_t w = 0; w < s->nwords; w++) {
+		uint64_t used = tail_mask(s, w) & ~s->avail[w];
+		a64_store_release(&s->remote[w], used);
+		a64_store_relaxed(&s->live[w], used);
+	}
 }
 
 void

@@ -222,6 +222,11 @@ size_t mspan_freed_count(const struct mspan *s);
  * a span that is not anybody's current one. */
 bool mspan_is_empty(const struct mspan *s);
 
+/* The empty span leaves the tiers: each slot that is not available reads as freed by
+ * another thread, so that a second free, however long it was under way, finds the
+ * remote bit set. */
+void mspan_retire(struct mspan *s);
+
 /* Sets the state; dies on an arrow that is not drawn. */
 void mspan_set_state(struct mspan *s, enum span_state to);
 

@@ -10,6 +10,7 @@
 #include "mspan.h"
 #include "proc.h"
 #include "sys.h"
+#include "tls.h"
 #include "../hardening/hooks.h"
 
 void
@@ -88,18 +89,41 @@ count_caches(struct mheap *h, struct spanguard_stats *out)
 	}
 }
 
+/* So that spans neither come nor go and slots do not move between their counts. In
+ * a handler that interrupted the slow path the locks may be this thread's own. */
+static bool
+lock_tiers(struct mheap *h)
+{
+	struct mcache *self = mcache_self();
+	if (self != NULL && self->busy == CACHE_SLOW)
+		return false;
+	mcache_lock_all();
+	mutex_lock(&h->lock);
+	return true;
+}
+
+static void
+unlock_tiers(struct mheap *h)
+{
+	mutex_unlock(&h->lock);
+	mcache_unlock_all();
+}
+
 void
 mstats_read(struct mheap *h, struct spanguard_stats *out)
 {
 	struct sys_stats sys;
 	memset(out, 0, sizeof(*out));
+	bool locked = lock_tiers(h);
 	mstats_each_span(count_span, out);
 	count_caches(h, out);
-	sys_read_stats(&sys);
 	out->free_page_bytes = (uint64_t)h->pages.free_pages << PAGE_SHIFT;
 	out->returned_bytes = (uint64_t)h->pages.scavenged_pages << PAGE_SHIFT;
 	out->parked_bytes = hook_quarantine_bytes();
 	out->reserved_bytes = h->reserved_bytes;
+	if (locked)
+		unlock_tiers(h);
+	sys_read_stats(&sys);
 	out->metadata_bytes = persistent_bytes(&h->meta);
 	out->guard_bytes = sys.guard_bytes;
 	out->guards_installed = sys.guards_installed;

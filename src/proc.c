@@ -52,7 +52,7 @@ _Thread_local struct thread_state thread_state TLS_MODEL;
 static struct mutex init_lock = MUTEX_INIT(LOCK_INIT);
 static struct mutex world = MUTEX_INIT(LOCK_WORLD);
 static struct mutex shared_lock = MUTEX_INIT(LOCK_SHARED);
-static struct mcache *shared_cache;
+static atomic_ptr shared_cache;    /* struct mcache *; written once, under shared_lock */
 static struct mcache *early_cache;
 static atomic_u32 initialised;
 static atomic_u32 *fork_word;    /* see child_without_handlers */
@@ -178,11 +178,14 @@ mcache_attach(void)
 static struct mcache *
 shared_locked(void)
 {
-	if (shared_cache == NULL)
-		shared_cache = mcache_acquire(&mheap_, 0);
-	if (shared_cache == NULL)
+	struct mcache *c = aptr_load_relaxed(&shared_cache);
+	if (c == NULL) {
+		c = mcache_acquire(&mheap_, 0);
+		aptr_store_relaxed(&shared_cache, c);
+	}
+	if (c == NULL)
 		mutex_unlock(&shared_lock);
-	return shared_cache;
+	return c;
 }
 
 struct mcache *
@@ -206,7 +209,7 @@ proc_shared_trylock(void)
 void
 proc_shared_unlock(struct mcache *c)
 {
-	if (unlikely(c == shared_cache))
+	if (unlikely(c == aptr_load_relaxed(&shared_cache)))
 		mutex_unlock(&shared_lock);
 }
 
@@ -233,7 +236,7 @@ proc_world_unlock(void)
 void
 proc_reset(void)
 {
-	shared_cache = NULL;
+	aptr_store_relaxed(&shared_cache, NULL);
 	early_cache = NULL;
 	thread_state.gone = false;
 	tls_set(NULL);
@@ -271,7 +274,7 @@ fork_child(void)
 	mutex_reset(&shared_lock);
 	mutex_reset(&world);
 	span_set_lock_after_fork();
-	mcache_after_fork_child(mcache_self(), shared_cache);
+	mcache_after_fork_child(mcache_self(), aptr_load_relaxed(&shared_cache));
 	hook_heap_after_fork_child();
 	hook_mark_after_fork_child();
 	hook_outside_after_fork_child();
@@ -408,7 +411,9 @@ proc_start(void)
 __attribute__((destructor(101))) static void
 proc_end(void)
 {
-	if (options.verify_at_exit)
+	struct mcache *c = mcache_self();
+	/* a handler that interrupted the slow path may call exit: its locks are held */
+	if (options.verify_at_exit && (c == NULL || c->busy != CACHE_SLOW))
 		verify_or_die();
 	if (options.stats_at_exit)
 		mstats_log();

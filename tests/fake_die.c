@@ -30,7 +30,8 @@ keep(const struct die_info *info)
 	}
 }
 
-_Noreturn void
+/* Weak: harnesses whose threads are fibers have their own. */
+__attribute__((weak)) _Noreturn void
 die(const struct die_info *info)
 {
 	keep(info);
@@ -45,7 +46,7 @@ die(const struct die_info *info)
 	abort();
 }
 
-_Noreturn void
+__attribute__((weak)) _Noreturn void
 die_corruption(const char *tag, const void *where)
 {
 	struct die_info info = {

@@ -373,6 +373,16 @@ fake_sys_fail(uint32_t mask, uint64_t nth, bool onwards)
 	leave();
 }
 
+void
+fake_sys_each_range(void (*fn)(void *p, size_t bytes))
+{
+	enter();
+	leave();
+	fn((void *)fake.base, fake.window_bytes);
+	fn(fake.state, fake.window_bytes >> 12);
+	fn(fake.touched, fake.window_bytes >> BLOCK_SHIFT);
+}
+
 uint64_t
 fake_sys_calls(uint32_t mask)
 {
@@ -819,19 +829,20 @@ sys_random(void *p, size_t bytes)
 	leave();
 }
 
-void
+/* Weak: harnesses whose threads are fibers have their own. */
+__attribute__((weak)) void
 sys_futex_wait(const uint32_t *word, uint32_t value)
 {
 	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-void
+__attribute__((weak)) void
 sys_futex_wake(const uint32_t *word, int count)
 {
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
 
-int
+__attribute__((weak)) int
 sys_gettid(void)
 {
 	return (int)syscall(SYS_gettid);

@@ -72,6 +72,10 @@ void fake_sys_fail(uint32_t mask, uint64_t nth, bool onwards);
 /* Calls of the functions in mask since the reset. */
 uint64_t fake_sys_calls(uint32_t mask);
 
+/* The memory that the fake has besides its variables, for harnesses that set all
+ * of it back. */
+void fake_sys_each_range(void (*fn)(void *p, size_t bytes));
+
 void fake_sys_set_now(uint64_t now_ns);
 void fake_sys_advance(uint64_t ns);
 

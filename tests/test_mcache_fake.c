@@ -449,33 +449,6 @@ test_budget_and_remote_frees(void **state)
 	heap_assert_sound();
 }
 
-/* A span that left the cache between the last free and the call. */
-static void
-test_budget_spent_of_a_span_that_is_gone(void **state)
-{
-	void *p[2 * SLOTS], *q[SLOTS + 1];
-	struct mspan *s;
-
-	(void)state;
-	take_n(p, ARRAY_LEN(p));
-	s = heap_span(p[0]);
-	/* the other thread's trim takes it, another thread gets the struct */
-	for (int i = 0; i < SLOTS; i++)
-		drop_remote(p[i]);
-	heap_use(other);
-	mcache_trim_all(&mheap_, other);
-	take_n(q, ARRAY_LEN(q));
-	heap_use(me);
-	assert_ptr_equal(heap_span(q[0]), s);
-	assert_int_equal(s->list, LIST_FULL);
-	int32_t budget = s->budget;
-	mcache_budget_spent(me, s);
-	assert_int_equal(s->list, LIST_FULL);
-	assert_int_equal(s->budget, budget);
-	assert_ptr_equal(other->full[SPC].head, s);
-	heap_assert_sound();
-}
-
 static void
 test_budget_in_a_signal_handler(void **state)
 {
@@ -883,7 +856,6 @@ main(void)
 		TEST(test_idle_spans_are_taken_by_their_class),
 		TEST(test_review_of_current_spans),
 		TEST(test_budget_and_remote_frees),
-		TEST(test_budget_spent_of_a_span_that_is_gone),
 		TEST(test_budget_in_a_signal_handler),
 		TEST(test_remote_free_is_exact),
 		TEST(test_owner_is_told_per_batch),
