@@ -1,0 +1,806 @@
+/* guardspace.c - see guardspace.h.
+ *
+ *   guardspace_take
+ *     take_locked      the oldest freed slot over the bound, one left over, or fresh
+ *     prepare          outside of the lock: guards put, or pages opened
+ *   guardspace_free    pages faulted, slot pushed to `inbox`
+ *
+ * Lengths of slots, in pages: 1 to 8, then four to each doubling up to 16; above
+ * that whole chunks, of which the part that the object does not need faults. */
+#include "guardspace.h"
+
+#include <string.h>
+
+#include "../src/lock.h"
+#include "../src/sys.h"
+
+enum {
+	CHUNK_OS_PAGES = 256,
+	REGION_CHUNKS_MIN = 64,
+	REGION_CHUNKS_MAX = 1 << 14,
+	REGIONS = 64,
+	SLOT_PAGES_MAX = 16,
+	CLASSES = 12,
+	GRANULE_PAGES = 2,          /* no slot and its guard are shorter */
+	GRANULES = CHUNK_OS_PAGES / GRANULE_PAGES,
+};
+
+/* What a chunk is: the low byte; for runs with a number of chunks above it. */
+enum chunk_kind {
+	CHUNK_FREE,
+	CHUNK_FAULTED,              /* free, and all of it faults */
+	CHUNK_RUN,                  /* the first of so many */
+	CHUNK_BODY,                 /* so many chunks behind the first */
+	CHUNK_CLASS,                /* + index of the class */
+};
+
+static const uint8_t class_pages[CLASSES] = { 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16 };
+
+struct region {
+	uintptr_t base;
+	size_t bytes;
+	size_t n_chunks;
+	size_t first_free;          /* no free chunk is before it */
+	atomic_u32 *chunk;
+	struct guard_record *record;   /* one per granule */
+};
+
+struct record_list {
+	struct guard_record *head, *tail;
+};
+
+struct guard_class {
+	uintptr_t next;             /* the first slot never used, or 0 */
+	uint32_t left;
+	struct record_list again;   /* out of the quarantine, faulted */
+	struct record_list bare;    /* never used, their guard was refused */
+};
+
+static struct {
+	struct mutex lock;
+	atomic_ptr holder;          /* a place in the holder's TLS */
+	struct guardspace_config config;
+	size_t page, chunk_bytes;
+	struct guard_class class[CLASSES];
+	struct record_list quarantine;  /* the oldest first */
+	size_t quarantined;         /* bytes */
+	atomic_ptr inbox;           /* freed, by next, the latest first */
+	atomic_u32 n_regions;
+	atomic_u64 unguarded;
+	struct region region[REGIONS];
+} space = { .lock = MUTEX_INIT(LOCK_GUARDSPACE) };
+
+static _Thread_local char self __attribute__((tls_model("initial-exec")));
+
+/* ---- the lock ----------------------------------------------------------- */
+
+/* false: this thread holds it already, and a handler came in. */
+static bool
+lock_space(void)
+{
+	if (aptr_load_relaxed(&space.holder) == &self)
+		return false;
+	mutex_lock(&space.lock);
+	aptr_store_relaxed(&space.holder, &self);
+	compiler_fence();
+	return true;
+}
+
+static void
+unlock_space(void)
+{
+	compiler_fence();
+	aptr_store_relaxed(&space.holder, NULL);
+	mutex_unlock(&space.lock);
+}
+
+/* ---- lists -------------------------------------------------------------- */
+
+static void
+list_push(struct record_list *l, struct guard_record *r)
+{
+	r->next = NULL;
+	if (l->tail != NULL)
+		l->tail->next = r;
+	else
+		l->head = r;
+	l->tail = r;
+}
+
+static struct guard_record *
+list_pop(struct record_list *l)
+{
+	struct guard_record *r = l->head;
+	if (r == NULL)
+		return NULL;
+	l->head = r->next;
+	if (l->head == NULL)
+		l->tail = NULL;
+	r->next = NULL;
+	return r;
+}
+
+/* ---- geometry ----------------------------------------------------------- */
+
+static size_t
+pages_for(size_t bytes)
+{
+	return align_up(bytes, space.page) / space.page;
+}
+
+size_t
+guardspace_open_bytes(size_t bytes)
+{
+	return align_up(bytes, space.page);
+}
+
+static size_t
+class_for(size_t pages)
+{
+	size_t c = pages <= 8 ? (pages != 0 ? pages - 1 : 0) : 8;
+	while (class_pages[c] < pages)
+		c++;
+	return c;
+}
+
+/* A slot and the guard behind it. */
+static size_t
+stride_of(size_t class)
+{
+	return (class_pages[class] + (size_t)1) * space.page;
+}
+
+static struct region *
+region_of(uintptr_t addr)
+{
+	for (uint32_t i = a32_load_acquire(&space.n_regions); i-- > 0;)
+		if (addr - space.region[i].base < space.region[i].bytes)
+			return &space.region[i];
+	return NULL;
+}
+
+static struct guard_record *
+record_at(const struct region *g, uintptr_t data)
+{
+	return &g->record[(data - g->base) / (GRANULE_PAGES * space.page)];
+}
+
+static uint32_t
+chunk_word(const struct region *g, const struct guard_record *r)
+{
+	return a32_load_acquire(&g->chunk[(r->data - g->base) / space.chunk_bytes]);
+}
+
+static bool
+is_run(uint32_t word)
+{
+	return (word & 0xff) == CHUNK_RUN;
+}
+
+/* The pages that may hold an object: of a run all but the first and the last. */
+size_t
+guardspace_slot_bytes(const struct guard_record *r)
+{
+	uint32_t word = chunk_word(&space.region[r->region], r);
+	if (is_run(word))
+		return (word >> 8) * space.chunk_bytes - 2 * space.page;
+	return class_pages[(word & 0xff) - CHUNK_CLASS] * space.page;
+}
+
+/* With the guard behind it; what the quarantine counts. */
+static size_t
+whole_bytes(const struct guard_record *r)
+{
+	return guardspace_slot_bytes(r) + space.page;
+}
+
+static uintptr_t
+open_start(const struct guard_record *r, size_t open_bytes)
+{
+	return space.config.left ? r->data : r->data + guardspace_slot_bytes(r) - open_bytes;
+}
+
+/* ---- regions ------------------------------------------------------------ */
+
+void
+guardspace_init(const struct guardspace_config *config)
+{
+	space.config = *config;
+	space.page = sys_page_bytes();
+	space.chunk_bytes = CHUNK_OS_PAGES * space.page;
+	memset(space.class, 0, sizeof(space.class));
+	space.quarantine = (struct record_list){ 0 };
+	space.quarantined = 0;
+	aptr_store_relaxed(&space.inbox, NULL);
+	aptr_store_relaxed(&space.holder, NULL);
+	a32_store_relaxed(&space.n_regions, 0);
+	a64_store_relaxed(&space.unguarded, 0);
+}
+
+/* Zeroed memory between pages that are never mapped; with its length, for the
+ * way back. */
+static void *
+make_metadata(size_t bytes)
+{
+	size_t edge = space.page;
+	char *p = sys_reserve(0, bytes + 2 * edge, edge, false);
+	if (p == NULL)
+		return NULL;
+	if (!sys_map(p + edge, bytes)) {
+		sys_free(p, bytes + 2 * edge, SYS_RESERVED);
+		return NULL;
+	}
+	sys_used(p + edge, bytes);
+	return p + edge;
+}
+
+static void
+drop_metadata(void *p, size_t bytes)
+{
+	char *at = p;
+	sys_free(at - space.page, space.page, SYS_RESERVED);
+	sys_free(at, bytes, SYS_READY);
+	sys_free(at + bytes, space.page, SYS_RESERVED);
+}
+
+/* Behind the last region, if that is free: the two are one mapping then. */
+static char *
+make_space(size_t bytes)
+{
+	uint32_t n = a32_load_relaxed(&space.n_regions);
+	const struct region *last = n != 0 ? &space.region[n - 1] : NULL;
+	uintptr_t hint = last != NULL ? last->base + last->bytes : 0;
+	char *p = sys_reserve(hint, bytes, space.chunk_bytes, false);
+	if (p == NULL)
+		return NULL;
+	if (!sys_map(p, bytes)) {
+		sys_free(p, bytes, SYS_RESERVED);
+		return NULL;
+	}
+	sys_used(p, bytes);
+	return p;
+}
+
+static bool
+add_region_of_locked(size_t n_chunks)
+{
+	uint32_t n = a32_load_relaxed(&space.n_regions);
+	size_t records_bytes = n_chunks * GRANULES * sizeof(struct guard_record);
+	size_t chunks_bytes = n_chunks * sizeof(atomic_u32);
+	size_t meta_bytes = align_up(records_bytes + chunks_bytes, space.page);
+	char *meta = make_metadata(meta_bytes);
+	if (meta == NULL)
+		return false;
+	char *p = make_space(n_chunks * space.chunk_bytes);
+	if (p == NULL) {
+		drop_metadata(meta, meta_bytes);
+		return false;
+	}
+	space.region[n] = (struct region){ .base = (uintptr_t)p,
+		.bytes = n_chunks * space.chunk_bytes, .n_chunks = n_chunks,
+		.record = (struct guard_record *)(void *)meta,
+		.chunk = (atomic_u32 *)(void *)(meta + records_bytes) };
+	a32_store_release(&space.n_regions, n + 1);
+	return true;
+}
+
+/* As much as there is already, less where address space is short. */
+static bool
+add_region_locked(size_t chunks_needed)
+{
+	size_t have = 0;
+	uint32_t n = a32_load_relaxed(&space.n_regions);
+	if (n == REGIONS)
+		return false;
+	for (uint32_t i = 0; i < n; i++)
+		have += space.region[i].n_chunks;
+	size_t want = have < REGION_CHUNKS_MAX ? have : REGION_CHUNKS_MAX;
+	size_t least = chunks_needed > REGION_CHUNKS_MIN ?
+	    align_up(chunks_needed, REGION_CHUNKS_MIN) : REGION_CHUNKS_MIN;
+	for (want = align_down(want, REGION_CHUNKS_MIN); want > least; want /= 2)
+		if (add_region_of_locked(want))
+			return true;
+	return add_region_of_locked(least);
+}
+
+/* ---- chunks ------------------------------------------------------------- */
+
+static bool
+is_free_chunk(const struct region *g, size_t i)
+{
+	return a32_load_relaxed(&g->chunk[i]) <= CHUNK_FAULTED;
+}
+
+/* The first of n free chunks in a row, or n_chunks. */
+static size_t
+find_chunks(struct region *g, size_t n)
+{
+	while (g->first_free < g->n_chunks && !is_free_chunk(g, g->first_free))
+		g->first_free++;
+	for (size_t i = g->first_free, run = 0; i < g->n_chunks; i++) {
+		run = is_free_chunk(g, i) ? run + 1 : 0;
+		if (run == n)
+			return i + 1 - n;
+	}
+	return g->n_chunks;
+}
+
+static bool
+open_chunk(const struct region *g, size_t i)
+{
+	char *p = (char *)g->base + i * space.chunk_bytes;
+	if (a32_load_relaxed(&g->chunk[i]) != CHUNK_FAULTED)
+		return true;
+	if (!sys_unfault(p, space.chunk_bytes))
+		return false;
+	sys_used(p, space.chunk_bytes);
+	a32_store_release(&g->chunk[i], CHUNK_FREE);
+	return true;
+}
+
+/* n free chunks, nothing of them faulted. */
+static struct region *
+take_chunks_locked(size_t n, size_t *first)
+{
+	for (bool added = false;; added = true) {
+		for (uint32_t k = 0; k < a32_load_relaxed(&space.n_regions); k++) {
+			struct region *g = &space.region[k];
+			*first = find_chunks(g, n);
+			if (*first == g->n_chunks)
+				continue;
+			for (size_t i = 0; i < n; i++)
+				if (!open_chunk(g, *first + i))
+					return NULL;
+			return g;
+		}
+		if (added || !add_region_locked(n))
+			return NULL;
+	}
+}
+
+static struct guard_record *
+new_record(struct region *g, uintptr_t data)
+{
+	struct guard_record *r = record_at(g, data);
+	*r = (struct guard_record){ .data = data, .region = (uint8_t)(g - space.region) };
+	return r;
+}
+
+/* ---- take: slots of a class --------------------------------------------- */
+
+static bool
+cut_chunk_locked(size_t c)
+{
+	size_t i;
+	struct guard_class *k = &space.class[c];
+	struct region *g = take_chunks_locked(1, &i);
+	if (g == NULL)
+		return false;
+	uintptr_t chunk = g->base + i * space.chunk_bytes;
+	if (!sys_fault((void *)chunk, space.page))
+		return false;
+	a32_store_release(&g->chunk[i], (uint32_t)(CHUNK_CLASS + c));
+	k->next = chunk + space.page;
+	k->left = (uint32_t)((space.chunk_bytes - space.page) / stride_of(c));
+	return true;
+}
+
+/* Reports of faults may have taken a freed slot for good meanwhile. */
+static struct guard_record *
+pop_again_locked(struct record_list *l)
+{
+	struct guard_record *r;
+	while ((r = list_pop(l)) != NULL) {
+		uint32_t freed = GUARD_FREED;
+		if (a32_cas(&r->state, &freed, GUARD_BUSY))
+			return r;
+	}
+	return NULL;
+}
+
+static struct guard_record *
+take_slot_locked(size_t pages, bool *fresh)
+{
+	size_t c = class_for(pages);
+	struct guard_class *k = &space.class[c];
+	struct guard_record *r = pop_again_locked(&k->again);
+	*fresh = r == NULL;
+	if (r != NULL)
+		return r;
+	r = list_pop(&k->bare);
+	if (r != NULL)
+		return r;
+	if (k->left == 0 && !cut_chunk_locked(c))
+		return NULL;
+	r = new_record(region_of(k->next), k->next);
+	k->next += stride_of(c);
+	k->left--;
+	a32_store_release(&r->state, GUARD_BUSY);
+	return r;
+}
+
+/* ---- take: runs --------------------------------------------------------- */
+
+static struct guard_record *
+take_run_locked(size_t pages, bool *fresh)
+{
+	size_t i, n = align_up(pages + 2, CHUNK_OS_PAGES) / CHUNK_OS_PAGES;
+	struct region *g = take_chunks_locked(n, &i);
+	*fresh = true;
+	if (g == NULL)
+		return NULL;
+	struct guard_record *r = new_record(g, g->base + i * space.chunk_bytes + space.page);
+	for (size_t k = 1; k < n; k++)
+		a32_store_release(&g->chunk[i + k], (uint32_t)(CHUNK_BODY | k << 8));
+	a32_store_release(&g->chunk[i], (uint32_t)(CHUNK_RUN | n << 8));
+	a32_store_release(&r->state, GUARD_BUSY);
+	return r;
+}
+
+static void
+drop_run_locked(struct guard_record *r, enum chunk_kind kind)
+{
+	struct region *g = &space.region[r->region];
+	size_t i = (r->data - g->base) / space.chunk_bytes;
+	size_t n = chunk_word(g, r) >> 8;
+	a32_store_release(&r->state, GUARD_UNUSED);
+	for (size_t k = n; k-- > 0;)
+		a32_store_release(&g->chunk[i + k], kind);
+	if (i < g->first_free)
+		g->first_free = i;
+}
+
+/* ---- quarantine --------------------------------------------------------- */
+
+static void
+empty_inbox_locked(void)
+{
+	struct guard_record *r = aptr_exchange(&space.inbox, NULL), *turned = NULL;
+	while (r != NULL) {
+		struct guard_record *next = r->next;
+		r->next = turned;
+		turned = r;
+		r = next;
+	}
+	while (turned != NULL) {
+		struct guard_record *next = turned->next;
+		space.quarantined += whole_bytes(turned);
+		list_push(&space.quarantine, turned);
+		turned = next;
+	}
+}
+
+/* Pages that the system would not fault at free are asked for once more. */
+static bool
+is_closed(struct guard_record *r)
+{
+	size_t bytes = guardspace_open_bytes(r->bytes);
+	if ((r->flags & GUARD_OPEN) == 0)
+		return true;
+	if (!sys_fault((void *)open_start(r, bytes), bytes))
+		return false;
+	r->flags &= (uint8_t)~GUARD_OPEN;
+	return true;
+}
+
+static void
+release_locked(struct guard_record *r)
+{
+	const struct region *g = &space.region[r->region];
+	uint32_t word = chunk_word(g, r), freed = GUARD_FREED;
+	if (!is_run(word))
+		list_push(&space.class[(word & 0xff) - CHUNK_CLASS].again, r);
+	else if (a32_cas(&r->state, &freed, GUARD_BUSY))
+		drop_run_locked(r, CHUNK_FAULTED);
+}
+
+static void
+release_oldest_locked(void)
+{
+	while (space.quarantined > space.config.quarantine_bytes) {
+		struct guard_record *r = list_pop(&space.quarantine);
+		if (r == NULL)
+			return;
+		if (!is_closed(r)) {
+			list_push(&space.quarantine, r);
+			return;
+		}
+		space.quarantined -= whole_bytes(r);
+		release_locked(r);
+	}
+}
+
+/* ---- take --------------------------------------------------------------- */
+
+static bool
+fault_range(uintptr_t from, uintptr_t end)
+{
+	return from == end || sys_fault((void *)from, end - from);
+}
+
+static void
+open_range(uintptr_t from, uintptr_t end)
+{
+	if (from < end && sys_unfault((void *)from, end - from))
+		sys_used((void *)from, end - from);
+}
+
+/* Everything of a fresh slot that is not the object's, with the guard behind it,
+ * and of a run the one before. */
+static bool
+guard_fresh(const struct guard_record *r, uintptr_t from, uintptr_t end)
+{
+	uintptr_t guard = r->data + guardspace_slot_bytes(r);
+	bool run = is_run(chunk_word(&space.region[r->region], r));
+	uintptr_t first = run ? r->data - space.page : r->data;
+	if (!fault_range(first, from))
+		return false;
+	if (fault_range(end, guard + space.page))
+		return true;
+	open_range(first, from);
+	return false;
+}
+
+static bool
+prepare(const struct guard_record *r, bool fresh, uintptr_t from, uintptr_t end)
+{
+	if (fresh)
+		return guard_fresh(r, from, end);
+	if (from == end)
+		return true;
+	if (!sys_unfault((void *)from, end - from))
+		return false;
+	sys_used((void *)from, end - from);
+	return true;
+}
+
+/* The slot waits for better times. */
+static void
+take_back_locked(struct guard_record *r, bool fresh)
+{
+	uint32_t word = chunk_word(&space.region[r->region], r);
+	struct guard_class *k = is_run(word) ? NULL : &space.class[(word & 0xff) - CHUNK_CLASS];
+	if (k == NULL) {
+		drop_run_locked(r, CHUNK_FREE);
+	} else if (fresh) {
+		list_push(&k->bare, r);
+	} else {
+		a32_store_release(&r->state, GUARD_FREED);
+		list_push(&k->again, r);
+	}
+}
+
+static struct guard_record *
+take_locked(size_t pages, bool *fresh)
+{
+	empty_inbox_locked();
+	release_oldest_locked();
+	return pages <= SLOT_PAGES_MAX ? take_slot_locked(pages, fresh) :
+	    take_run_locked(pages, fresh);
+}
+
+struct guard_record *
+guardspace_take(size_t bytes, uintptr_t *pages)
+{
+	bool fresh;
+	size_t open_bytes = guardspace_open_bytes(bytes);
+	if (!lock_space())
+		return NULL;
+	struct guard_record *r = take_locked(pages_for(bytes), &fresh);
+	unlock_space();
+	if (r != NULL) {
+		*pages = open_start(r, open_bytes);
+		if (prepare(r, fresh, *pages, *pages + open_bytes))
+			return r;
+		if (lock_space()) {
+			take_back_locked(r, fresh);
+			unlock_space();
+		}
+	}
+	a64_fetch_add(&space.unguarded, 1);
+	return NULL;
+}
+
+/* ---- free --------------------------------------------------------------- */
+
+void
+guardspace_free(struct guard_record *r)
+{
+	size_t bytes = guardspace_open_bytes(r->bytes);
+	uintptr_t from = open_start(r, bytes);
+	uint32_t freeing = GUARD_FREEING;
+	void *head = aptr_load_relaxed(&space.inbox);
+	r->flags &= (uint8_t)~GUARD_OPEN;
+	if (!fault_range(from, from + bytes)) {
+		r->flags |= GUARD_OPEN;
+		sys_unused((void *)from, bytes);
+		sys_used((void *)from, bytes);
+	}
+	if (!a32_cas(&r->state, &freeing, GUARD_FREED))
+		return;                 /* given up */
+	do {
+		r->next = head;
+	} while (!aptr_cas(&space.inbox, &head, r));
+}
+
+/* ---- find --------------------------------------------------------------- */
+
+static struct guard_record *
+used_record(const struct region *g, uintptr_t data)
+{
+	struct guard_record *r = record_at(g, data);
+	return a32_load_acquire(&r->state) != GUARD_UNUSED ? r : NULL;
+}
+
+static void
+find_in_class(const struct region *g, uintptr_t chunk, size_t c, uintptr_t addr,
+    struct guard_around *out)
+{
+	size_t stride = stride_of(c), n = (space.chunk_bytes - space.page) / stride;
+	uintptr_t first = chunk + space.page;
+	if (addr < first) {
+		out->behind = used_record(g, first);
+		return;
+	}
+	size_t i = (addr - first) / stride, off = (addr - first) % stride;
+	if (i >= n)
+		return;
+	if (off < stride - space.page) {
+		out->in = used_record(g, first + i * stride);
+		return;
+	}
+	out->before = used_record(g, first + i * stride);
+	if (i + 1 < n)
+		out->behind = used_record(g, first + (i + 1) * stride);
+}
+
+static void
+find_in_run(const struct region *g, size_t i, size_t n, uintptr_t addr,
+    struct guard_around *out)
+{
+	uintptr_t run = g->base + i * space.chunk_bytes;
+	uintptr_t data = run + space.page;
+	struct guard_record *r = used_record(g, data);
+	if (addr < data)
+		out->behind = r;
+	else if (addr < run + n * space.chunk_bytes - space.page)
+		out->in = r;
+	else
+		out->before = r;
+}
+
+bool
+guardspace_find(uintptr_t addr, struct guard_around *out)
+{
+	struct region *g = region_of(addr);
+	*out = (struct guard_around){ NULL, NULL, NULL };
+	if (g == NULL)
+		return false;
+	size_t i = (addr - g->base) / space.chunk_bytes;
+	uint32_t word = a32_load_acquire(&g->chunk[i]);
+	if ((word & 0xff) == CHUNK_BODY && word >> 8 <= i) {
+		i -= word >> 8;
+		word = a32_load_acquire(&g->chunk[i]);
+	}
+	if (is_run(word))
+		find_in_run(g, i, word >> 8, addr, out);
+	else if (word >= CHUNK_CLASS && word < CHUNK_CLASS + CLASSES)
+		find_in_class(g, g->base + i * space.chunk_bytes, word - CHUNK_CLASS, addr, out);
+	return true;
+}
+
+void
+guardspace_each(void (*fn)(struct guard_record *r, void *arg), void *arg)
+{
+	for (uint32_t k = 0; k < a32_load_acquire(&space.n_regions); k++) {
+		const struct region *g = &space.region[k];
+		for (size_t i = 0; i < g->n_chunks; i++) {
+			uint32_t word = a32_load_acquire(&g->chunk[i]);
+			bool run = is_run(word);
+			if (!run && (word < CHUNK_CLASS || word >= CHUNK_CLASS + CLASSES))
+				continue;
+			struct guard_record *r = &g->record[i * GRANULES];
+			for (size_t n = run ? 1 : GRANULES; n > 0; n--, r++)
+				if (a32_load_acquire(&r->state) != GUARD_UNUSED)
+					fn(r, arg);
+		}
+	}
+}
+
+void
+guardspace_bounds(uintptr_t *lo, uintptr_t *hi)
+{
+	*lo = ADDR_LIMIT;
+	*hi = 0;
+	for (uint32_t k = 0; k < a32_load_acquire(&space.n_regions); k++) {
+		const struct region *g = &space.region[k];
+		*lo = g->base < *lo ? g->base : *lo;
+		*hi = g->base + g->bytes > *hi ? g->base + g->bytes : *hi;
+	}
+}
+
+/* ---- giving up, fork, figures ------------------------------------------- */
+
+/* The guard before a slot is the one behind the slot before it, if there is one. */
+static void
+open_guard_before_locked(struct guard_record *r)
+{
+	struct guard_around near;
+	uintptr_t at = r->data - space.page;
+	guardspace_find(at, &near);
+	struct guard_record *owner = near.before != NULL ? near.before : r;
+	uint8_t bit = near.before != NULL ? GUARD_BEHIND_OPENED : GUARD_BEFORE_OPENED;
+	bool fresh = (owner->opened & bit) == 0;
+	owner->opened |= bit;
+	if (fresh)
+		open_range(at, r->data);
+}
+
+static void
+open_guard_behind_locked(struct guard_record *r, uintptr_t end)
+{
+	bool fresh = (r->opened & GUARD_BEHIND_OPENED) == 0;
+	r->opened |= GUARD_BEHIND_OPENED;
+	if (fresh)
+		open_range(end, end + space.page);
+}
+
+static void
+give_up_locked(struct guard_record *r)
+{
+	uint32_t state = a32_load_acquire(&r->state);
+	uintptr_t end = r->data + guardspace_slot_bytes(r);
+	size_t open_bytes = guardspace_open_bytes(r->bytes);
+	uintptr_t from = open_start(r, open_bytes);
+	do {
+		if (state == GUARD_REPORTED)
+			return;
+	} while (!a32_cas(&r->state, &state, GUARD_REPORTED));
+	open_guard_before_locked(r);
+	open_guard_behind_locked(r, end);
+	if (state == GUARD_FREED && (r->flags & GUARD_OPEN) == 0) {
+		open_range(r->data, end);
+		return;
+	}
+	open_range(r->data, from);
+	open_range(from + open_bytes, end);
+}
+
+bool
+guardspace_give_up(struct guard_record *r)
+{
+	if (!lock_space())
+		return false;
+	give_up_locked(r);
+	unlock_space();
+	return true;
+}
+
+void
+guardspace_fork_prepare(void)
+{
+	mutex_lock(&space.lock);
+}
+
+void
+guardspace_fork_parent(void)
+{
+	mutex_unlock(&space.lock);
+}
+
+void
+guardspace_fork_child(void)
+{
+	aptr_store_relaxed(&space.holder, NULL);
+	mutex_reset(&space.lock);
+}
+
+void
+guardspace_read_stats(struct guardspace_stats *out)
+{
+	*out = (struct guardspace_stats){ .regions = a32_load_acquire(&space.n_regions),
+		.unguarded = a64_load_relaxed(&space.unguarded),
+		.quarantine_bytes = space.quarantined };
+	for (size_t k = 0; k < out->regions; k++)
+		out->bytes += space.region[k].bytes;
+}
