@@ -128,12 +128,6 @@ pages_for(size_t bytes)
 	return align_up(bytes, space.page) / space.page;
 }
 
-size_t
-guardspace_open_bytes(size_t bytes)
-{
-	return align_up(bytes, space.page);
-}
-
 static size_t
 class_for(size_t pages)
 {
@@ -194,10 +188,26 @@ whole_bytes(const struct guard_record *r)
 	return guardspace_slot_bytes(r) + space.page;
 }
 
-static uintptr_t
-open_start(const struct guard_record *r, size_t open_bytes)
+uintptr_t
+guardspace_open_start(const struct guard_record *r)
 {
-	return space.config.left ? r->data : r->data + guardspace_slot_bytes(r) - open_bytes;
+	return align_down(r->base, space.page);
+}
+
+uintptr_t
+guardspace_open_end(const struct guard_record *r)
+{
+	return align_up(r->base + r->bytes, space.page);
+}
+
+/* Against the guard behind the slot or the one before it. An alignment of more
+ * than a page leaves pages over on either side. */
+static void
+place(struct guard_record *r, size_t bytes, size_t align)
+{
+	uintptr_t end = r->data + guardspace_slot_bytes(r);
+	r->base = space.config.left ? align_up(r->data, align) : align_down(end - bytes, align);
+	r->bytes = bytes;
 }
 
 /* ---- regions ------------------------------------------------------------ */
@@ -261,13 +271,20 @@ make_space(size_t bytes)
 	return p;
 }
 
+/* Records and chunk words of a region. */
+static size_t
+meta_bytes_for(size_t n_chunks)
+{
+	return align_up(n_chunks * (GRANULES * sizeof(struct guard_record) + sizeof(atomic_u32)),
+	    space.page);
+}
+
 static bool
 add_region_of_locked(size_t n_chunks)
 {
 	uint32_t n = a32_load_relaxed(&space.n_regions);
 	size_t records_bytes = n_chunks * GRANULES * sizeof(struct guard_record);
-	size_t chunks_bytes = n_chunks * sizeof(atomic_u32);
-	size_t meta_bytes = align_up(records_bytes + chunks_bytes, space.page);
+	size_t meta_bytes = meta_bytes_for(n_chunks);
 	char *meta = make_metadata(meta_bytes);
 	if (meta == NULL)
 		return false;
@@ -474,10 +491,10 @@ empty_inbox_locked(void)
 static bool
 is_closed(struct guard_record *r)
 {
-	size_t bytes = guardspace_open_bytes(r->bytes);
+	uintptr_t from = guardspace_open_start(r), end = guardspace_open_end(r);
 	if ((r->flags & GUARD_OPEN) == 0)
 		return true;
-	if (!sys_fault((void *)open_start(r, bytes), bytes))
+	if (!sys_fault((void *)from, end - from))
 		return false;
 	r->flags &= (uint8_t)~GUARD_OPEN;
 	return true;
@@ -580,17 +597,17 @@ take_locked(size_t pages, bool *fresh)
 }
 
 struct guard_record *
-guardspace_take(size_t bytes, uintptr_t *pages)
+guardspace_take(size_t bytes, size_t align)
 {
 	bool fresh;
-	size_t open_bytes = guardspace_open_bytes(bytes);
+	size_t pages = pages_for(bytes) + (align > space.page ? align / space.page : 0);
 	if (!lock_space())
 		return NULL;
-	struct guard_record *r = take_locked(pages_for(bytes), &fresh);
+	struct guard_record *r = take_locked(pages, &fresh);
 	unlock_space();
 	if (r != NULL) {
-		*pages = open_start(r, open_bytes);
-		if (prepare(r, fresh, *pages, *pages + open_bytes))
+		place(r, bytes, align);
+		if (prepare(r, fresh, guardspace_open_start(r), guardspace_open_end(r)))
 			return r;
 		if (lock_space()) {
 			take_back_locked(r, fresh);
@@ -606,15 +623,14 @@ guardspace_take(size_t bytes, uintptr_t *pages)
 void
 guardspace_free(struct guard_record *r)
 {
-	size_t bytes = guardspace_open_bytes(r->bytes);
-	uintptr_t from = open_start(r, bytes);
+	uintptr_t from = guardspace_open_start(r), end = guardspace_open_end(r);
 	uint32_t freeing = GUARD_FREEING;
 	void *head = aptr_load_relaxed(&space.inbox);
 	r->flags &= (uint8_t)~GUARD_OPEN;
-	if (!fault_range(from, from + bytes)) {
+	if (!fault_range(from, end)) {
 		r->flags |= GUARD_OPEN;
-		sys_unused((void *)from, bytes);
-		sys_used((void *)from, bytes);
+		sys_unused((void *)from, end - from);
+		sys_used((void *)from, end - from);
 	}
 	if (!a32_cas(&r->state, &freeing, GUARD_FREED))
 		return;                 /* given up */
@@ -719,6 +735,17 @@ guardspace_bounds(uintptr_t *lo, uintptr_t *hi)
 	}
 }
 
+void
+guardspace_each_range(void (*fn)(uintptr_t start, uintptr_t end, void *arg), void *arg)
+{
+	for (uint32_t k = 0; k < a32_load_acquire(&space.n_regions); k++) {
+		const struct region *g = &space.region[k];
+		size_t meta_bytes = meta_bytes_for(g->n_chunks);
+		fn(g->base, g->base + g->bytes, arg);
+		fn((uintptr_t)g->record, (uintptr_t)g->record + meta_bytes, arg);
+	}
+}
+
 /* ---- giving up, fork, figures ------------------------------------------- */
 
 /* The guard before a slot is the one behind the slot before it, if there is one. */
@@ -748,22 +775,21 @@ open_guard_behind_locked(struct guard_record *r, uintptr_t end)
 static void
 give_up_locked(struct guard_record *r)
 {
-	uint32_t state = a32_load_acquire(&r->state);
+	uint32_t state = a32_load_acquire(&r->state), to;
 	uintptr_t end = r->data + guardspace_slot_bytes(r);
-	size_t open_bytes = guardspace_open_bytes(r->bytes);
-	uintptr_t from = open_start(r, open_bytes);
 	do {
-		if (state == GUARD_REPORTED)
+		if (state < GUARD_LIVE || state >= GUARD_REPORTED)
 			return;
-	} while (!a32_cas(&r->state, &state, GUARD_REPORTED));
+		to = state == GUARD_LIVE ? GUARD_REPORTED : GUARD_REPORTED_FREED;
+	} while (!a32_cas(&r->state, &state, to));
 	open_guard_before_locked(r);
 	open_guard_behind_locked(r, end);
 	if (state == GUARD_FREED && (r->flags & GUARD_OPEN) == 0) {
 		open_range(r->data, end);
 		return;
 	}
-	open_range(r->data, from);
-	open_range(from + open_bytes, end);
+	open_range(r->data, guardspace_open_start(r));
+	open_range(guardspace_open_end(r), end);
 }
 
 bool

@@ -15,7 +15,7 @@
  *   UNUSED --take--> BUSY -> LIVE --free--> FREEING -> FREED (quarantine) --+
  *                     ^                                                     |
  *                     +-- used again, the oldest first <--- over the bound -+
- *   LIVE, FREED --recovered--> REPORTED, for good
+ *   LIVE, FREEING, FREED --report, and the program goes on--> REPORTED, for good
  *
  * Cost:      a slot of one page costs one system call when it is first used and
  *            one when it is used again (0.2 us each), one when it is freed and a
@@ -37,7 +37,9 @@
 #include "../src/atomic.h"
 
 enum guard_state {
-	GUARD_UNUSED, GUARD_BUSY, GUARD_LIVE, GUARD_FREEING, GUARD_FREED, GUARD_REPORTED,
+	GUARD_UNUSED, GUARD_BUSY, GUARD_LIVE, GUARD_FREEING, GUARD_FREED,
+	GUARD_REPORTED,             /* nothing of it faults any more: live still, */
+	GUARD_REPORTED_FREED,       /* or not */
 };
 
 /* One per slot, outside of the heap. Who took it to BUSY or FREEING owns it. */
@@ -74,17 +76,18 @@ struct guardspace_config {
 
 void guardspace_init(const struct guardspace_config *config);
 
-/* A BUSY slot with room for `bytes`: those of its pages that the object needs
- * read as zero, all others fault. *pages: the first of them. NULL: none to be
- * had, or the caller interrupted the holder of the lock. */
-struct guard_record *guardspace_take(size_t bytes, uintptr_t *pages);
+/* A BUSY slot with an object of `bytes` at base, a multiple of align (a power of
+ * two): the pages that the object needs read as zero, all others of the slot
+ * fault. NULL: none to be had, or the caller interrupted the holder of the lock. */
+struct guard_record *guardspace_take(size_t bytes, size_t align);
 
 /* FREEING to FREED: its pages fault from here on. */
 void guardspace_free(struct guard_record *r);
 
-/* Length in pages of what does not fault of a slot with an object of `bytes`. */
-size_t guardspace_open_bytes(size_t bytes);
-/* All pages of a slot. */
+/* The pages of a slot that its object needs, which do not fault while it lives. */
+uintptr_t guardspace_open_start(const struct guard_record *r);
+uintptr_t guardspace_open_end(const struct guard_record *r);
+/* All pages that an object of the slot may have. */
 size_t guardspace_slot_bytes(const struct guard_record *r);
 
 /* The record of the slot that addr is in, and those of the slots whose guard it
@@ -102,6 +105,8 @@ bool guardspace_give_up(struct guard_record *r);
 void guardspace_each(void (*fn)(struct guard_record *r, void *arg), void *arg);
 /* The range that holds every slot; empty: there is none. */
 void guardspace_bounds(uintptr_t *lo, uintptr_t *hi);
+/* Every range of memory of this room's, slots and records. */
+void guardspace_each_range(void (*fn)(uintptr_t start, uintptr_t end, void *arg), void *arg);
 
 void guardspace_fork_prepare(void);
 void guardspace_fork_parent(void);

@@ -1,0 +1,324 @@
+/* guardmode.c - see guardmode.h. */
+#include "guardmode.h"
+
+#include <string.h>
+
+#include "guardspace.h"
+#include "../src/print.h"
+#include "../src/report.h"
+#include "../src/sys.h"
+
+static struct {
+	struct guardmode_config config;
+	uint64_t key;
+	atomic_u32 warned;
+} mode;
+
+/* ---- slack -------------------------------------------------------------- */
+
+/* Of this object: neither text nor zero. */
+static uint8_t
+fill_of(const struct guard_record *r)
+{
+	uint64_t z = (mode.key ^ r->data) * 0x9e3779b97f4a7c15u;
+	return (uint8_t)(z >> 56 | 0x80);
+}
+
+static void
+fill_slack(const struct guard_record *r)
+{
+	uintptr_t end = r->base + r->bytes, from = guardspace_open_start(r);
+	memset((void *)from, fill_of(r), r->base - from);
+	memset((void *)end, fill_of(r), guardspace_open_end(r) - end);
+}
+
+/* The first changed byte of [at, end), or end. All bytes are alike if each is as
+ * the one behind it, and that memcmp sees at full width. */
+static uintptr_t
+changed_from(uintptr_t at, uintptr_t end, uint8_t fill)
+{
+	const uint8_t *p = (const uint8_t *)at;
+	if (at == end || (p[0] == fill && memcmp(p, p + 1, end - at - 1) == 0))
+		return end;
+	while (at < end && *(const uint8_t *)at == fill)
+		at++;
+	return at;
+}
+
+static bool
+diff_of(const struct guard_record *r, uintptr_t from, uintptr_t end, struct die_diff *d)
+{
+	uint8_t fill = fill_of(r);
+	uintptr_t first = changed_from(from, end, fill);
+	if (likely(first == end))
+		return false;
+	*d = (struct die_diff){ .base = first };
+	for (uintptr_t at = first; at < end; at++) {
+		uint8_t found = *(const uint8_t *)at;
+		if (d->n < DIE_DIFF_BYTES) {
+			d->found[d->n] = found;
+			d->expected[d->n++] = fill;
+		}
+		d->changed += found != fill;
+	}
+	return true;
+}
+
+/* What the guards could not see, because it stayed in the object's own pages. */
+static void
+check_slack(const struct guard_record *r, enum malloc_api api)
+{
+	struct die_diff d;
+	struct die_info info = { .code = DIE_CANARY, .api = malloc_api_name(api), .site = "slack",
+		.addr = r->base, .diff = &d };
+	uintptr_t end = r->base + r->bytes;
+	if (likely(!diff_of(r, end, guardspace_open_end(r), &d) &&
+	    !diff_of(r, guardspace_open_start(r), r->base, &d)))
+		return;
+	if (!mode.config.go_on)
+		die(&info);
+	report_and_go_on(&info);
+}
+
+/* ---- alloc -------------------------------------------------------------- */
+
+void
+guardmode_init(const struct guardmode_config *config)
+{
+	const struct guardspace_config s = { .left = config->left,
+		.quarantine_bytes = config->quarantine_bytes };
+	mode.config = *config;
+	mode.key = config->seed;
+	a32_store_relaxed(&mode.warned, 0);
+	if (!config->on)
+		return;
+	if (config->seed == 0)
+		sys_random(&mode.key, sizeof(mode.key));
+	guardspace_init(&s);
+}
+
+void
+guardmode_after_fork_child(void)
+{
+}
+
+/* Once, when the first object goes without. */
+static NOINLINE void
+warn_unguarded(void)
+{
+	struct guardspace_stats s;
+	guardspace_read_stats(&s);
+	if (s.unguarded == 0 || a32_exchange(&mode.warned, 1) != 0)
+		return;
+	report_warn(sys_guard_in_use() == SYS_GUARD_MPROTECT ?
+	    "no guard left for this object and others: guards are mappings here, and "
+	    "guard_vma_percent of vm.max_map_count are in use" :
+	    "no guard to be had for an object, for want of memory or address space", NULL);
+}
+
+void *
+guardmode_alloc(size_t bytes, size_t align, bool noscan, enum malloc_api api)
+{
+	if (!mode.config.on || bytes > ADDR_LIMIT / 4 || align > ADDR_LIMIT / 4)
+		return NULL;
+	if (align <= MALLOC_ALIGN)
+		align = align < mode.config.align && bytes != 0 ? align : mode.config.align;
+	struct guard_record *r = guardspace_take(bytes, align);
+	if (unlikely(r == NULL)) {
+		warn_unguarded();
+		return NULL;
+	}
+	r->api = (uint8_t)api;
+	r->flags = noscan ? GUARD_NOSCAN : 0;
+	fill_slack(r);
+	a32_store_release(&r->state, GUARD_LIVE);
+	return (void *)r->base;
+}
+
+/* ---- whose -------------------------------------------------------------- */
+
+/* The record of the object that begins at p, or that p is inside of. */
+static struct guard_record *
+record_of(const void *p)
+{
+	struct guard_around near;
+	if (!mode.config.on || !guardspace_find((uintptr_t)p, &near))
+		return NULL;
+	if (near.in != NULL)
+		return near.in;
+	return near.before != NULL && near.before->base == (uintptr_t)p ? near.before : NULL;
+}
+
+static uintptr_t
+distance(const struct guard_record *r, uintptr_t addr)
+{
+	return addr < r->base ? r->base - addr : addr - (r->base + r->bytes);
+}
+
+/* The record to blame for a touch: of two beside a guard, the nearer object's. */
+static struct guard_record *
+record_near(uintptr_t addr)
+{
+	struct guard_around near;
+	if (!mode.config.on || !guardspace_find(addr, &near))
+		return NULL;
+	if (near.in != NULL)
+		return near.in;
+	if (near.before == NULL || near.behind == NULL)
+		return near.before != NULL ? near.before : near.behind;
+	return distance(near.behind, addr) < distance(near.before, addr) ? near.behind :
+	    near.before;
+}
+
+static bool
+is_live(const struct guard_record *r)
+{
+	uint32_t state = a32_load_acquire(&r->state);
+	return state == GUARD_LIVE || state == GUARD_FREEING || state == GUARD_REPORTED;
+}
+
+static enum outside_verdict
+judge(const struct guard_record *r, uintptr_t addr)
+{
+	uint32_t state = a32_load_acquire(&r->state);
+	if (state == GUARD_UNUSED || state == GUARD_BUSY)
+		return OUTSIDE_FOREIGN;
+	if (addr != r->base)
+		return addr - r->base < r->bytes ? OUTSIDE_INTERIOR : OUTSIDE_FOREIGN;
+	return state == GUARD_LIVE || state == GUARD_REPORTED ? OUTSIDE_OK : OUTSIDE_FREED;
+}
+
+enum outside_verdict
+guardmode_look(const void *p, size_t *bytes, bool *noscan)
+{
+	const struct guard_record *r = record_of(p);
+	if (r == NULL)
+		return OUTSIDE_FOREIGN;
+	enum outside_verdict v = judge(r, (uintptr_t)p);
+	if (v == OUTSIDE_OK) {
+		*bytes = r->bytes;
+		*noscan = (r->flags & GUARD_NOSCAN) != 0;
+	}
+	return v;
+}
+
+/* ---- free --------------------------------------------------------------- */
+
+enum outside_verdict
+guardmode_free(void *p, enum malloc_api api)
+{
+	struct guard_record *r = record_of(p);
+	uint32_t live = GUARD_LIVE, reported = GUARD_REPORTED;
+	if (r == NULL)
+		return OUTSIDE_FOREIGN;
+	enum outside_verdict v = judge(r, (uintptr_t)p);
+	if (v != OUTSIDE_OK)
+		return v;
+	if (a32_cas(&r->state, &live, GUARD_FREEING)) {
+		check_slack(r, api);
+		guardspace_free(r);
+		return OUTSIDE_OK;
+	}
+	/* of two at once, one wins; one that was reported goes without its pages */
+	return a32_cas(&r->state, &reported, GUARD_REPORTED_FREED) ? OUTSIDE_OK : OUTSIDE_FREED;
+}
+
+/* ---- faults and reports ------------------------------------------------- */
+
+static bool
+claims(uintptr_t addr, struct fault_claim *out)
+{
+	struct guard_around near;
+	if (!mode.config.on || !guardspace_find(addr, &near))
+		return false;
+	const struct guard_record *r = record_near(addr);
+	out->site = "guard";
+	if (r == NULL || !is_live(r))
+		out->code = DIE_USE_AFTER_FREE;
+	else if (r->bytes == 0)
+		out->code = DIE_ZERO_SIZE;
+	else
+		out->code = addr < r->base ? DIE_UNDERFLOW : DIE_OVERFLOW;
+	return true;
+}
+
+static bool
+object(uintptr_t addr, struct room_object *out)
+{
+	const struct guard_record *r = record_near(addr);
+	if (r == NULL)
+		return false;
+	*out = (struct room_object){ .kind = ROOM_GUARDED, .what = "a guarded object",
+		.base = r->base, .bytes = r->bytes, .live = is_live(r),
+		.api = malloc_api_name(r->api) };
+	return true;
+}
+
+static bool
+go_on(uintptr_t addr, bool *silent)
+{
+	*silent = false;
+	return mode.config.go_on && record_near(addr) != NULL;
+}
+
+static void
+let_through(uintptr_t addr)
+{
+	struct guard_record *r = record_near(addr);
+	if (r != NULL)
+		guardspace_give_up(r);
+}
+
+const struct fault_room guardmode_room = {
+	.claim = claims, .object = object, .go_on = go_on, .let_through = let_through,
+};
+
+/* ---- checks, figures ---------------------------------------------------- */
+
+struct check {
+	uintptr_t where;
+	const char *tag;
+};
+
+/* Other threads run: what changed its state meanwhile does not count. */
+static void
+check_record(struct guard_record *r, void *arg)
+{
+	struct check *c = arg;
+	if (c->tag != NULL || a32_load_acquire(&r->state) != GUARD_LIVE)
+		return;
+	uint64_t serial = r->serial;
+	uintptr_t base = r->base, end = base + r->bytes;
+	bool sound = base >= r->data && end >= base && end <= r->data + guardspace_slot_bytes(r);
+	if (sound || r->serial != serial || a32_load_acquire(&r->state) != GUARD_LIVE)
+		return;
+	c->where = base;
+	c->tag = "GUARDSPACE-1";
+}
+
+const char *
+guardmode_check(uintptr_t *where)
+{
+	struct check c = { 0, NULL };
+	if (mode.config.on)
+		guardspace_each(check_record, &c);
+	*where = c.where;
+	return c.tag;
+}
+
+void
+guardmode_at_exit(void)
+{
+	char text[24];
+	struct print p;
+	struct guardspace_stats s;
+	if (!mode.config.on)
+		return;
+	guardspace_read_stats(&s);
+	if (s.unguarded == 0)
+		return;
+	print_init(&p, text, sizeof(text));
+	print_dec(&p, s.unguarded);
+	print_char(&p, 0);
+	report_warn(text, " objects went without a guard", NULL);
+}
