@@ -97,11 +97,6 @@ guardmode_init(const struct guardmode_config *config)
 	guardspace_init(&s);
 }
 
-void
-guardmode_after_fork_child(void)
-{
-}
-
 /* Once, when the first object goes without. */
 static NOINLINE void
 warn_unguarded(void)
@@ -116,13 +111,21 @@ warn_unguarded(void)
 	    "no guard to be had for an object, for want of memory or address space", NULL);
 }
 
+/* Calls that name an alignment get at least the usual one, too. */
+static bool
+names_alignment(enum malloc_api api)
+{
+	return api == API_POSIX_MEMALIGN || api == API_ALIGNED_ALLOC || api == API_MEMALIGN ||
+	    api == API_NEW_ALIGNED || api == API_NEW_ARRAY_ALIGNED;
+}
+
 void *
 guardmode_alloc(size_t bytes, size_t align, bool noscan, enum malloc_api api)
 {
 	if (!mode.config.on || bytes > ADDR_LIMIT / 4 || align > ADDR_LIMIT / 4)
 		return NULL;
 	if (align <= MALLOC_ALIGN)
-		align = align < mode.config.align && bytes != 0 ? align : mode.config.align;
+		align = names_alignment(api) ? MALLOC_ALIGN : mode.config.align;
 	struct guard_record *r = guardspace_take(bytes, align);
 	if (unlikely(r == NULL)) {
 		warn_unguarded();

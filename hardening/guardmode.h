@@ -50,6 +50,4 @@ const char *guardmode_check(uintptr_t *where);
 /* Says how many objects went unguarded, if any did. */
 void guardmode_at_exit(void);
 
-void guardmode_after_fork_child(void);
-
 #endif

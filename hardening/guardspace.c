@@ -18,7 +18,7 @@ enum {
 	CHUNK_OS_PAGES = 256,
 	REGION_CHUNKS_MIN = 64,
 	REGION_CHUNKS_MAX = 1 << 14,
-	REGIONS = 64,
+	REGIONS = GUARDSPACE_REGIONS,
 	SLOT_PAGES_MAX = 16,
 	CLASSES = 12,
 	GRANULE_PAGES = 2,          /* no slot and its guard are shorter */

@@ -36,6 +36,8 @@
 
 #include "../src/atomic.h"
 
+enum { GUARDSPACE_REGIONS = 64 };
+
 enum guard_state {
 	GUARD_UNUSED, GUARD_BUSY, GUARD_LIVE, GUARD_FREEING, GUARD_FREED,
 	GUARD_REPORTED,             /* nothing of it faults any more: live still, */

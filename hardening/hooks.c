@@ -11,6 +11,8 @@
 #include "debug.h"
 #include "fault.h"
 #include "guard.h"
+#include "guardmode.h"
+#include "guardspace.h"
 #include "patrol.h"
 #include "pinned.h"
 #include "quarantine.h"
@@ -48,6 +50,21 @@ records_init(void)
 	debug_init(&debug);
 }
 
+static void
+init_guardmode(void)
+{
+	const struct guardmode_config g = {
+		.on = options.guard_objects,
+		.left = options.guard_side == OPT_GUARD_LEFT,
+		.go_on = !options.halt_on_error,
+		.mismatch = options.mismatch,
+		.align = options.guard_align,
+		.quarantine_bytes = options.guard_quarantine_bytes,
+		.seed = options.seed,
+	};
+	guardmode_init(&g);
+}
+
 void
 hooks_init(struct mheap *h)
 {
@@ -79,6 +96,9 @@ hooks_init(struct mheap *h)
 	if (options.records)
 		fault_add_room(&debug_room);
 	zerosize_init(options.zero_size_faults, options.seed);
+	init_guardmode();
+	if (options.guard_objects)
+		fault_add_room(&guardmode_room);
 	if (options.span_guards != 0 || options.large_guards != 0 || options.span_quarantine_fault ||
 	    pinned.on)
 		fault_add_room(&fault_heap);
@@ -101,6 +121,7 @@ hooks_reset(void)
 	zerosize_init(false, 1);
 	sidetable_init(&(struct side_config){ 0 });
 	debug_init(&(struct debug_config){ 0 });
+	guardmode_init(&(struct guardmode_config){ .on = false });
 	sample_start(&(struct sample_config){ 0 });
 }
 
@@ -245,7 +266,9 @@ hook_slot_explain(uintptr_t where, const char *api)
 void *
 hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill, enum malloc_api api)
 {
-	(void)api;
+	void *p = guardmode_alloc(bytes, align, noscan, api);
+	if (p != NULL)
+		return p;
 	if (unlikely(bytes == 0))
 		return zerosize_alloc(align);
 	return sample_maybe_alloc(bytes, align, noscan, refill);
@@ -254,20 +277,25 @@ hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill, enum ma
 enum outside_verdict
 hook_outside_look(const void *p, enum malloc_api api, size_t *bytes, bool *noscan)
 {
-	enum outside_verdict v = sample_look(p, malloc_api_name(api), bytes, noscan);
+	enum outside_verdict v = guardmode_look(p, bytes, noscan);
+	if (v == OUTSIDE_FOREIGN)
+		v = sample_look(p, malloc_api_name(api), bytes, noscan);
 	return v != OUTSIDE_FOREIGN ? v : zerosize_look(p);
 }
 
 enum outside_verdict
 hook_outside_free(void *p, enum malloc_api api)
 {
-	enum outside_verdict v = sample_free(p, malloc_api_name(api));
+	enum outside_verdict v = guardmode_free(p, api);
+	if (v == OUTSIDE_FOREIGN)
+		v = sample_free(p, malloc_api_name(api));
 	return v != OUTSIDE_FOREIGN ? v : zerosize_free(p);
 }
 
 void
 hook_outside_after_fork_child(void)
 {
+	guardspace_fork_child();
 	sample_after_fork_child();
 	zerosize_after_fork_child();
 }
@@ -275,6 +303,20 @@ hook_outside_after_fork_child(void)
 const char *
 hook_outside_check(uintptr_t *where)
 {
-	const char *tag = sample_check(where);
+	const char *tag = guardmode_check(where);
+	if (tag == NULL)
+		tag = sample_check(where);
 	return tag != NULL ? tag : zerosize_check();
+}
+
+void
+hook_outside_fork_prepare(void)
+{
+	guardspace_fork_prepare();
+}
+
+void
+hook_outside_fork_parent(void)
+{
+	guardspace_fork_parent();
 }

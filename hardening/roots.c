@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "guardspace.h"
 #include "sample.h"
 #include "stoptheworld.h"
 #include "../src/marena.h"
@@ -359,12 +360,18 @@ count_heap_and_metadata(const struct mheap *h)
 	return n;
 }
 
+static void
+put_guard_range(uintptr_t start, uintptr_t end, void *arg)
+{
+	put(arg, start, end);
+}
+
 static bool
 list_excluded(struct ranges *x)
 {
 	const struct mheap *h = &mheap_;
 	const struct persistent_region *m = aptr_load_acquire(&h->meta.regions);
-	x->cap = count_heap_and_metadata(h) + STW_SCRATCH_MAX + ROOTS_EXCLUDED_MAX + RANGES_SPARE;
+	x->cap = count_heap_and_metadata(h) + 2 * GUARDSPACE_REGIONS + STW_SCRATCH_MAX + ROOTS_EXCLUDED_MAX + RANGES_SPARE;
 	x->n = 0;
 	x->r = stw_scratch_alloc(x->cap * sizeof(*x->r));
 	if (x->r == NULL)
@@ -372,6 +379,7 @@ list_excluded(struct ranges *x)
 	put_heap(x, &h->pages);
 	for (; m != NULL; m = m->next)
 		put(x, m->base, m->end);
+	guardspace_each_range(put_guard_range, x);
 	for (size_t i = 0; i < n_excluded; i++)
 		put(x, excluded[i].start, excluded[i].end);
 	put(x, excluded_now.start, excluded_now.end);

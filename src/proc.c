@@ -82,7 +82,8 @@ proc_heap_config(struct mheap_config *out)
 		.span = { options.sweep_share, options.window_bytes,
 		    options.canary || options.records },
 		.randomize = options.randomize,
-		.armed = options.canary || options.zero_on_free || options.records,
+		.armed = options.canary || options.zero_on_free || options.records ||
+		    options.guard_objects,
 		.exact = options.records,
 		.whole = options.quarantine == OPT_QUARANTINE_MARK,
 		.zeroed = options.zero_on_free,
@@ -252,11 +253,13 @@ fork_prepare(void)
 	mcache_lock_all();
 	mutex_lock(&mheap_.lock);
 	mutex_lock(&mheap_.meta.lock);
+	hook_outside_fork_prepare();
 }
 
 static void
 fork_parent(void)
 {
+	hook_outside_fork_parent();
 	mutex_unlock(&mheap_.meta.lock);
 	mutex_unlock(&mheap_.lock);
 	mcache_unlock_all();

@@ -26,6 +26,7 @@
  *   SYS-2  guard_bytes = page_bytes * popcount(all guard words) <= bytes[Reserved]
  *   SYS-3  vma_used = 2 * popcount(all first words) <= vma_budget, but for
  *          guards cut in two by sys_unfault, which cannot be refused for it
+ * A guard that adjoins another makes that one's mapping longer and pays nothing.
  *
  * Locks: none, so a child may be forked at any time; two threads never change
  * the state of one page at the same time. Fields of `os` without an atomic
@@ -644,11 +645,17 @@ install_marker(uintptr_t p, size_t bytes)
 }
 
 static bool
+adjoins_guard(uintptr_t p, size_t bytes)
+{
+	return guard_any(p - os.page_bytes, os.page_bytes) || guard_any(p + bytes, os.page_bytes);
+}
+
+static bool
 install_mprotect(uintptr_t p, size_t bytes)
 {
 	struct guard_part part = guard_part(p, p + os.page_bytes);
 
-	if (!guard_charge(p, false))
+	if (!adjoins_guard(p, bytes) && !guard_charge(p, false))
 		return false;
 	if (os_mprotect(p, bytes, PROT_NONE)) {
 		os_madvise(p, bytes, ADV_DROP);
