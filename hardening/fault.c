@@ -22,14 +22,30 @@
 #include "../src/atomic.h"
 #include "../src/marena.h"
 #include "../src/mspan.h"
+#include "../src/peek.h"
 #include "../src/report.h"
+#include "access.h"
 #include "guard.h"
+
+enum { INSN_BYTES = 15 };
 
 static const struct fault_room *rooms[FAULT_ROOMS];
 static size_t rooms_n;
 static struct sigaction earlier;     /* written before the handler is in place */
 
 /* ---- the machine -------------------------------------------------------- */
+
+/* The instruction at pc may cross into a page that cannot be read. */
+static uint8_t
+bytes_at(uintptr_t pc)
+{
+	uint8_t code[INSN_BYTES];
+	size_t n = sizeof(code);
+	struct peek k = { 0 };
+	while (n > 0 && !peek_read(&k, code, pc, n))
+		n--;
+	return (uint8_t)access_bytes(code, n);
+}
 
 #if defined(__x86_64__)
 
@@ -41,6 +57,7 @@ read_access(const ucontext_t *uc, struct die_access *a)
 	*a = (struct die_access){
 		.known = true, .write = (r[REG_ERR] & 2) != 0, .pc = (uintptr_t)r[REG_RIP],
 		.sp = (uintptr_t)r[REG_RSP], .bp = (uintptr_t)r[REG_RBP],
+		.bytes = bytes_at((uintptr_t)r[REG_RIP]),
 	};
 }
 

@@ -25,6 +25,7 @@ const char *die_word(enum die_code code, const char *api);
 struct die_access {
 	bool write;
 	bool known;            /* whether `write` is known on this machine */
+	uint8_t bytes;         /* how many, where the instruction tells; else 0 */
 	uintptr_t pc;
 	uintptr_t sp;
 	uintptr_t bp;

@@ -281,6 +281,8 @@ put_access(struct print *p, const struct die_info *info)
 	json_open(p, "access", '{');
 	json_str(p, "kind", !a->known ? "unknown" : a->write ? "write" : "read", 8);
 	json_addr(p, "addr", info->addr);
+	if (a->bytes != 0)
+		json_uint(p, "bytes", a->bytes);
 	json_addr(p, "pc", a->pc);
 	json_addr(p, "bp", a->bp);
 	json_addr(p, "sp", a->sp);

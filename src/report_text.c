@@ -35,6 +35,10 @@ put_access(struct print *p, const struct die_info *info)
 {
 	const struct die_access *a = info->access;
 	print_str(p, !a->known ? "\nACCESS" : a->write ? "\nWRITE" : "\nREAD");
+	if (a->bytes != 0) {
+		print_str(p, " of size ");
+		print_dec(p, a->bytes);
+	}
 	print_str(p, " at ");
 	print_hex(p, info->addr);
 }
