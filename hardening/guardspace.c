@@ -58,7 +58,6 @@ struct guard_class {
 
 static struct {
 	struct mutex lock;
-	atomic_ptr holder;          /* a place in the holder's TLS */
 	struct guardspace_config config;
 	size_t page, chunk_bytes;
 	struct guard_class class[CLASSES];
@@ -70,28 +69,29 @@ static struct {
 	struct region region[REGIONS];
 } space = { .lock = MUTEX_INIT(LOCK_GUARDSPACE) };
 
-static _Thread_local char self __attribute__((tls_model("initial-exec")));
+/* This thread has the lock, or waits for it. */
+static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
 /* ---- the lock ----------------------------------------------------------- */
 
-/* false: this thread holds it already, and a handler came in. */
+/* false: a handler came in while this thread was about it already. */
 static bool
 lock_space(void)
 {
-	if (aptr_load_relaxed(&space.holder) == &self)
+	if (inside)
 		return false;
-	mutex_lock(&space.lock);
-	aptr_store_relaxed(&space.holder, &self);
+	inside = true;
 	compiler_fence();
+	mutex_lock(&space.lock);
 	return true;
 }
 
 static void
 unlock_space(void)
 {
-	compiler_fence();
-	aptr_store_relaxed(&space.holder, NULL);
 	mutex_unlock(&space.lock);
+	compiler_fence();
+	inside = false;
 }
 
 /* ---- lists -------------------------------------------------------------- */
@@ -222,7 +222,6 @@ guardspace_init(const struct guardspace_config *config)
 	space.quarantine = (struct record_list){ 0 };
 	space.quarantined = 0;
 	aptr_store_relaxed(&space.inbox, NULL);
-	aptr_store_relaxed(&space.holder, NULL);
 	a32_store_relaxed(&space.n_regions, 0);
 	a64_store_relaxed(&space.unguarded, 0);
 }
@@ -817,7 +816,6 @@ guardspace_fork_parent(void)
 void
 guardspace_fork_child(void)
 {
-	aptr_store_relaxed(&space.holder, NULL);
 	mutex_reset(&space.lock);
 }
 

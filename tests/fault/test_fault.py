@@ -1,7 +1,7 @@
 """Touches of guards: what stops them is the machine, what is said of them is ours.
 
 touch.c makes one access per run that a guard stops. The report must name the
-right error, the right address, read or write, the function that made the access
+right error, the right address, read or write, its length, the function that made the access
 and those that allocated and freed the object; with "ok" the program must run
 through without a word. chain.c and early.c make sure that nobody else who cares
 for SIGSEGV can tell that we are there: what they see must be what they see
@@ -70,7 +70,7 @@ def check_access(said, done, title, where, kind):
     address = re.search(r"^ADDR (0x[0-9a-f]+) BASE", done.out, re.M)[1]
     assert re.match(rf"{title} on address {address} at pc 0x[0-9a-f]+ bp 0x[0-9a-f]+ sp 0x[0-9a-f]+$",
                     said.what), said.text
-    assert re.search(rf"^{kind.upper()} at {address} thread T0 \(", said.text, re.M), said.text
+    assert re.search(rf"^{kind.upper()} of size 1 at {address} thread T0 \(", said.text, re.M), said.text
     assert re.search(rf"^{address} is located {re.escape(where)} ", said.text, re.M), said.text
     assert "\nHINT: " in said.text, said.text
 
