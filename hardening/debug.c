@@ -244,8 +244,8 @@ is_aligned_delete(enum malloc_api api)
 	    api == API_DELETE_SIZED_ALIGNED || api == API_DELETE_ARRAY_SIZED_ALIGNED;
 }
 
-static void
-check_pair(const struct side_record *r, const void *p, enum malloc_api api)
+void
+debug_check_pair(const struct side_record *r, const void *p, enum malloc_api api)
 {
 	enum malloc_api by = (enum malloc_api)r->alloc.api;
 	struct die_info d = { .api = malloc_api_name(api), .site = "mismatch",
@@ -344,7 +344,7 @@ debug_free(struct mspan *s, size_t idx, enum malloc_api api)
 	if (!sidetable_claim_free(s, idx))
 		return FREE_REFUSED;
 	if (config.mismatch)
-		check_pair(r, p, api);
+		debug_check_pair(r, p, api);
 	if (config.redzone) {
 		check_front(s, idx, name);
 		check_behind(s, idx, name);

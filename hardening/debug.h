@@ -49,6 +49,10 @@ bool debug_alloc(const struct mspan *s, void *p, size_t bytes, size_t align,
     enum malloc_api api, bool fresh);
 enum free_verdict debug_free(struct mspan *s, size_t idx, enum malloc_api api);
 
+/* Complains if api is no way to free what r says of the object at p. */
+struct side_record;
+void debug_check_pair(const struct side_record *r, const void *p, enum malloc_api api);
+
 /* As hook_slot_check and hook_slot_explain. */
 const char *debug_check(const struct mspan *s, uintptr_t *where);
 bool debug_explain(uintptr_t where, const char *api);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "debug.h"
 #include "guardspace.h"
 #include "../src/print.h"
 #include "../src/report.h"
@@ -69,15 +70,16 @@ static void
 check_slack(const struct guard_record *r, enum malloc_api api)
 {
 	struct die_diff d;
-	struct die_info info = { .code = DIE_CANARY, .api = malloc_api_name(api), .site = "slack",
-		.addr = r->base, .diff = &d };
+	struct die_info info = { .api = malloc_api_name(api), .site = "slack", .addr = r->base,
+		.diff = &d };
 	uintptr_t end = r->base + r->bytes;
-	if (likely(!diff_of(r, end, guardspace_open_end(r), &d) &&
-	    !diff_of(r, guardspace_open_start(r), r->base, &d)))
+	if (unlikely(diff_of(r, end, guardspace_open_end(r), &d)))
+		info.code = DIE_CANARY;
+	else if (unlikely(diff_of(r, guardspace_open_start(r), r->base, &d)))
+		info.code = DIE_UNDERFLOW_SEEN;
+	else
 		return;
-	if (!mode.config.go_on)
-		die(&info);
-	report_and_go_on(&info);
+	complain(&info);
 }
 
 /* ---- alloc -------------------------------------------------------------- */
@@ -131,9 +133,9 @@ guardmode_alloc(size_t bytes, size_t align, bool noscan, enum malloc_api api)
 		warn_unguarded();
 		return NULL;
 	}
-	r->api = (uint8_t)api;
 	r->flags = noscan ? GUARD_NOSCAN : 0;
 	fill_slack(r);
+	sidetable_write_alloc(&r->side, 0, align, api);
 	a32_store_release(&r->state, GUARD_LIVE);
 	return (void *)r->base;
 }
@@ -218,7 +220,10 @@ guardmode_free(void *p, enum malloc_api api)
 	if (v != OUTSIDE_OK)
 		return v;
 	if (a32_cas(&r->state, &live, GUARD_FREEING)) {
+		if (mode.config.mismatch)
+			debug_check_pair(&r->side, p, api);
 		check_slack(r, api);
+		sidetable_write_free(&r->side, api);
 		guardspace_free(r);
 		return OUTSIDE_OK;
 	}
@@ -251,9 +256,10 @@ object(uintptr_t addr, struct room_object *out)
 	const struct guard_record *r = record_near(addr);
 	if (r == NULL)
 		return false;
-	*out = (struct room_object){ .kind = ROOM_GUARDED, .what = "a guarded object",
-		.base = r->base, .bytes = r->bytes, .live = is_live(r),
-		.api = malloc_api_name(r->api) };
+	sidetable_describe(&r->side, r->base, r->bytes, out);
+	out->kind = ROOM_GUARDED;
+	out->what = "a guarded object";
+	out->live = is_live(r);
 	return true;
 }
 
@@ -290,10 +296,10 @@ check_record(struct guard_record *r, void *arg)
 	struct check *c = arg;
 	if (c->tag != NULL || a32_load_acquire(&r->state) != GUARD_LIVE)
 		return;
-	uint64_t serial = r->serial;
+	uint64_t serial = side_serial(&r->side);
 	uintptr_t base = r->base, end = base + r->bytes;
 	bool sound = base >= r->data && end >= base && end <= r->data + guardspace_slot_bytes(r);
-	if (sound || r->serial != serial || a32_load_acquire(&r->state) != GUARD_LIVE)
+	if (sound || side_serial(&r->side) != serial || a32_load_acquire(&r->state) != GUARD_LIVE)
 		return;
 	c->where = base;
 	c->tag = "GUARDSPACE-1";
@@ -312,7 +318,7 @@ guardmode_check(uintptr_t *where)
 void
 guardmode_at_exit(void)
 {
-	char text[24];
+	char text[PRINT_MIN_BYTES];
 	struct print p;
 	struct guardspace_stats s;
 	if (!mode.config.on)
@@ -321,7 +327,6 @@ guardmode_at_exit(void)
 	if (s.unguarded == 0)
 		return;
 	print_init(&p, text, sizeof(text));
-	print_dec(&p, s.unguarded);
-	print_char(&p, 0);
+	print_grouped(&p, s.unguarded);
 	report_warn(text, " objects went without a guard", NULL);
 }

@@ -20,7 +20,7 @@
  * Cost:      a slot of one page costs one system call when it is first used and
  *            one when it is used again (0.2 us each), one when it is freed and a
  *            page fault when it is written (1.4 us each); 16 bytes of page table
- *            and a record of 64 bytes. A region is three mappings, and its pages
+ *            and a record of 72 bytes. A region is three mappings, and its pages
  *            are part of the mapping of the region before where they adjoin.
  * Test:      tests/test_guardspace.c, tests/guard.
  *
@@ -34,7 +34,7 @@
 #ifndef SPANGUARD_GUARDSPACE_H
 #define SPANGUARD_GUARDSPACE_H
 
-#include "../src/atomic.h"
+#include "sidetable.h"
 
 enum { GUARDSPACE_REGIONS = 64 };
 
@@ -47,17 +47,14 @@ enum guard_state {
 /* One per slot, outside of the heap. Who took it to BUSY or FREEING owns it. */
 struct guard_record {
 	atomic_u32 state;           /* enum guard_state */
-	uint8_t api;                /* enum malloc_api that allocated it */
 	uint8_t flags;              /* enum guard_flag */
 	uint8_t region;
 	uint8_t opened;             /* enum guard_opened, under the lock */
 	uintptr_t base;             /* of the object */
 	size_t bytes;               /* as asked for */
 	uintptr_t data;             /* first byte of the slot's pages */
-	uint32_t alloc_stack, free_stack;
-	int alloc_tid, free_tid;
-	uint64_t serial;
 	struct guard_record *next;  /* on one list at most */
+	struct side_record side;    /* functions, threads, stacks */
 };
 
 enum guard_flag {

@@ -170,6 +170,12 @@ hooks_start(void)
 	keep_mappings();
 }
 
+void
+hooks_end(void)
+{
+	guardmode_at_exit();
+}
+
 bool
 hook_span_new(struct mspan *s)
 {

@@ -23,6 +23,9 @@ void hooks_start(void);
 /* The part of it that needs neither; test builds make it again for each heap. */
 void hooks_start_sampling(void);
 
+/* When the program ends (proc.c): what the rooms have to say. */
+void hooks_end(void);
+
 /* Which guard pages a new span is to have: bits of enum span_guard (mheap.c). */
 unsigned hook_span_guards(unsigned span_class, bool aligned);
 /* Puts them, the span's pages being taken; and takes them off again (mheap.c).

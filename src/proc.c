@@ -415,6 +415,7 @@ __attribute__((destructor(101))) static void
 proc_end(void)
 {
 	struct mcache *c = mcache_self();
+	hooks_end();
 	/* a handler that interrupted the slow path may call exit: its locks are held */
 	if (options.verify_at_exit && (c == NULL || c->busy != CACHE_SLOW))
 		verify_or_die();
