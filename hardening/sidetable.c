@@ -3,7 +3,6 @@
 
 #include <signal.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,12 +11,7 @@
 #include "../src/persistentalloc.h"
 #include "../src/sys.h"
 #include "../src/tls.h"
-#include "../src/unwind.h"
 #include "depot.h"
-
-/* The linker's: the first byte of this module, and the first behind it. */
-extern const char __ehdr_start[] __attribute__((visibility("hidden")));
-extern const char _end[] __attribute__((visibility("hidden")));
 
 static struct {
 	struct side_config config;
@@ -29,15 +23,6 @@ static struct {
 
 /* ---- start -------------------------------------------------------------- */
 
-/* Where we are linked into the program there is no telling our frames apart. */
-static void
-tell_own_code(void)
-{
-	uintptr_t start = (uintptr_t)__ehdr_start, end = (uintptr_t)_end;
-	bool linked_in = (uintptr_t)getauxval(AT_PHDR) - start < end - start;
-	unwind_own_code(linked_in ? 0 : start, linked_in ? 0 : end);
-}
-
 void
 sidetable_init(const struct side_config *config)
 {
@@ -47,7 +32,7 @@ sidetable_init(const struct side_config *config)
 	persistent_init(&side.memory);
 	if (!config->on)
 		return;
-	tell_own_code();
+	callstack_init();
 	depot_init(config->stack_depth != 0 ? config->depot_bytes : 0);
 }
 
@@ -148,9 +133,14 @@ sidetable_stack_here(void)
 {
 	uintptr_t pcs[DEPOT_FRAMES];
 	unsigned depth = side.config.stack_depth;
+	struct mcache *c = mcache_self();
 	if (depth == 0)
 		return 0;
-	return depot_put(pcs, unwind_calls(pcs, depth));
+	if (c == NULL)
+		return depot_put(pcs, callstack(NULL, NULL, pcs, depth));
+	if (unlikely(c->stack.tid != c->tid))
+		c->stack = (struct callstack_thread){ .tid = c->tid };
+	return depot_put(pcs, callstack(&c->stack, c->call_frame, pcs, depth));
 }
 
 uint64_t

@@ -616,3 +616,33 @@ cfi_step(struct peek *k, uintptr_t hdr, struct cfi_frame *f)
 	*f = up;
 	return CFI_STEPPED;
 }
+
+static bool
+is_simple(const struct machine *m)
+{
+	const struct row *r = &m->row;
+	const struct rule *fp = &r->reg[CFI_FP], *ra = &r->reg[m->fde->ra_reg];
+	bool fp_ok = fp->kind == RULE_SAME ||
+	    (fp->kind == RULE_AT_CFA && fp->v != 0 && fp->v == (int16_t)fp->v);
+	return !m->fde->signal_frame && !r->cfa_expr && fp_ok &&
+	    (r->cfa_reg == CFI_SP || r->cfa_reg == CFI_FP) && r->cfa == (int32_t)r->cfa &&
+	    r->reg[CFI_SP].kind == RULE_SAME && ra->kind == RULE_AT_CFA && ra->v == (int8_t)ra->v;
+}
+
+enum cfi_result
+cfi_simple(struct peek *k, uintptr_t hdr, uintptr_t pc, struct cfi_simple *out)
+{
+	struct fde fde;
+	struct machine m = { .fde = &fde };
+	if (!fde_find(k, hdr, pc, &fde) || fde.ra_reg >= CFI_REGS || !find_row(k, pc, &m))
+		return CFI_NO_INFO;
+	if (m.row.reg[fde.ra_reg].kind == RULE_UNDEFINED)
+		return CFI_OUTERMOST;
+	if (!is_simple(&m))
+		return CFI_COMPLEX;
+	const struct rule *fp = &m.row.reg[CFI_FP];
+	*out = (struct cfi_simple){ .by_fp = m.row.cfa_reg == CFI_FP, .cfa = (int32_t)m.row.cfa,
+		.fp = (int16_t)(fp->kind == RULE_AT_CFA ? fp->v : 0),
+		.ra = (int8_t)m.row.reg[fde.ra_reg].v };
+	return CFI_STEPPED;
+}

@@ -29,9 +29,22 @@ enum cfi_result {
 	CFI_STEPPED,         /* *f is the caller now */
 	CFI_OUTERMOST,       /* the tables say that there is no caller */
 	CFI_NO_INFO,         /* no table, or it makes no sense here; *f is unchanged */
+	CFI_COMPLEX,         /* cfi_simple: there is more to it than three numbers */
 };
 
 /* `hdr` is the module's .eh_frame_hdr. */
 enum cfi_result cfi_step(struct peek *k, uintptr_t hdr, struct cfi_frame *f);
+
+/* A frame of the usual shape, by offsets in bytes. */
+struct cfi_simple {
+	bool by_fp;          /* CFA = fp + cfa, else sp + cfa */
+	int32_t cfa;
+	int16_t fp;          /* the caller's fp is at CFA + fp; 0: it is unchanged */
+	int8_t ra;           /* the return address is at CFA + ra */
+};
+
+/* CFI_STEPPED: *out is the shape of the frame at pc, if it has that one. */
+enum cfi_result cfi_simple(struct peek *k, uintptr_t hdr, uintptr_t pc,
+    struct cfi_simple *out);
 
 #endif

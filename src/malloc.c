@@ -322,9 +322,29 @@ alloc_again(size_t bytes, size_t align, unsigned spc, bool *fresh)
 	return p != NULL ? p : no_memory();
 }
 
-/* The one way to an object that is not in the window. */
+/* In armed modes the rooms walk the stack from here, not from where they are. A
+ * handler's call that comes in between puts back what it found. */
+INLINE const void *
+enter_call(struct mcache *c, const void *frame)
+{
+	if (c == NULL || !mheap_.config.armed)
+		return NULL;
+	const void *outer = c->call_frame;
+	c->call_frame = frame;
+	compiler_fence();
+	return outer;
+}
+
+INLINE void
+leave_call(struct mcache *c, const void *outer)
+{
+	compiler_fence();
+	if (c != NULL && mheap_.config.armed)
+		c->call_frame = outer;
+}
+
 static void *
-alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
+alloc_any(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
     enum malloc_api api)
 {
 	if (unlikely(c == NULL))
@@ -352,6 +372,17 @@ alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
 		p = alloc_again(bytes, align, spc, fresh);
 	if (armed && p != NULL)
 		*fresh = hook_slot_alloc(span_of((uintptr_t)p), p, bytes, align, api, *fresh);
+	return p;
+}
+
+/* The one way to an object that is not in the window. */
+static NOINLINE void *
+alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
+    enum malloc_api api)
+{
+	const void *outer = enter_call(c, callstack_frame());
+	void *p = alloc_any(c, bytes, align, spc, fresh, api);
+	leave_call(c, outer);
 	return p;
 }
 
@@ -513,12 +544,10 @@ free_armed(struct mspan *s, size_t idx, void *p, enum malloc_api api)
 		bad_pointer(p, api);
 }
 
-NOINLINE void
-free_slow(void *p, enum malloc_api api)
+static void
+free_any(void *p, enum malloc_api api)
 {
 	size_t idx;
-	if (p == NULL)
-		return;
 	struct mspan *s = span_of((uintptr_t)p);
 	if (s == NULL) {
 		if (!outside_free(p, api))
@@ -533,6 +562,16 @@ free_slow(void *p, enum malloc_api api)
 		free_armed(s, idx, p, api);
 	else if (!mcache_free_remote(&mheap_, s, idx))
 		bad_pointer(p, api);
+}
+
+NOINLINE void
+free_slow(void *p, enum malloc_api api)
+{
+	struct mcache *c = mcache_self();
+	const void *outer = enter_call(c, callstack_frame());
+	if (p != NULL)
+		free_any(p, api);
+	leave_call(c, outer);
 }
 
 void

@@ -29,6 +29,7 @@
 #ifndef SPANGUARD_MCACHE_H
 #define SPANGUARD_MCACHE_H
 
+#include "callstack.h"
 #include "lock.h"
 #include "mpagecache.h"
 #include "mheap.h"
@@ -87,6 +88,8 @@ struct mcache {
 	size_t idle_pages;
 	size_t owned_pages;             /* of all spans this cache owns */
 	uint16_t review;
+	const void *call_frame;         /* armed modes: of the call in progress, to walk from */
+	struct callstack_thread stack;
 	struct mcache *next;            /* all caches ever made; never unlinked */
 	struct mcache *next_free;
 };

@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "callstack.h"
 #include "facts.h"
 #include "log.h"
 #include "options.h"
@@ -237,7 +238,7 @@ is_new_place(const struct die_info *info)
 {
 	static atomic_u64 told[PLACES_MAX];
 	uintptr_t pcs[PLACE_FRAMES];
-	size_t n = unwind_calls(pcs, PLACE_FRAMES);
+	size_t n = callstack(NULL, NULL, pcs, PLACE_FRAMES);
 	uint64_t h = info->code;
 	for (size_t i = 0; i < n; i++)
 		h = (h ^ pcs[i]) * 0x9e3779b97f4a7c15u;

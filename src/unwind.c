@@ -232,18 +232,19 @@ unwind_trim(uintptr_t *pcs, size_t n, uintptr_t lo, uintptr_t hi)
 	return n - drop;
 }
 
-static uintptr_t own_start, own_end;
-
-void
-unwind_own_code(uintptr_t start, uintptr_t end)
+bool
+unwind_knows_modules(void)
 {
-	own_start = start;
-	own_end = end;
+	return _dl_find_object != NULL;
 }
 
-size_t
-unwind_calls(uintptr_t *pcs, size_t max)
+bool
+unwind_module(uintptr_t pc, struct unwind_module *out)
 {
-	size_t n = unwind_here_quietly(pcs, max);
-	return own_end != 0 ? unwind_trim(pcs, n, own_start, own_end) : n;
+	struct loaded_object o;
+	if (_dl_find_object == NULL || _dl_find_object((void *)pc, &o) != 0)
+		return false;
+	*out = (struct unwind_module){ (uintptr_t)o.map_start, (uintptr_t)o.map_end,
+		(uintptr_t)o.eh_frame };
+	return true;
 }

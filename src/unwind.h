@@ -26,11 +26,14 @@ size_t unwind_here_quietly(uintptr_t *pcs, size_t max);
  * all inside stay as they are. Returns the new number. */
 size_t unwind_trim(uintptr_t *pcs, size_t n, uintptr_t lo, uintptr_t hi);
 
-/* The module that is ours, for unwind_calls; 0, 0: no telling. */
-void unwind_own_code(uintptr_t start, uintptr_t end);
+/* A loaded module by the loader's own lock-free table; false: none, or no table. */
+struct unwind_module {
+	uintptr_t start, end;
+	uintptr_t eh_frame_hdr;    /* 0: has none */
+};
 
-/* For every malloc and free: the caller's stack as unwind_here_quietly has it, but
- * of our own frames only the outermost one, the function that the program called. */
-size_t unwind_calls(uintptr_t *pcs, size_t max);
+bool unwind_module(uintptr_t pc, struct unwind_module *out);
+/* Is there such a table? */
+bool unwind_knows_modules(void);
 
 #endif

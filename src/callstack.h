@@ -1,0 +1,52 @@
+/* callstack.h - the stack of every malloc and free, for tens of nanoseconds.
+ *
+ * unwind.h walks a stack by interpreting tables, at about a microsecond a frame.
+ * Here the outcome for a return address, three numbers, is kept:
+ *
+ *   cache[hash of pc]   CFA = sp or fp + a, caller's fp at CFA + b, return address
+ *                       at CFA + c; or: the outermost frame, no table, too difficult
+ *
+ * Lock-free: an entry is two words, rule and rule ^ key; a reader who meets half of
+ * one entry and half of another sees that they do not match. The key has a
+ * generation in it that changes when the loader frees memory, which it does after
+ * every dlclose has unmapped its module: no rule outlives the code it is for.
+ *
+ * The stack is read directly between the stack pointer and the end of the thread's
+ * own stack, which is found once per thread: the thread control block, or for the
+ * first thread where the kernel put its arguments. Other stacks (fibers, sigaltstack)
+ * are read through peek.h. Frames of generated code are followed by frame pointers.
+ * A difficult frame makes the whole walk unwind.h's.
+ *
+ * No lock, no malloc, no file, async-signal-safe, errno kept. */
+#ifndef SPANGUARD_CALLSTACK_H
+#define SPANGUARD_CALLSTACK_H
+
+#include "base.h"
+
+/* One thread's own stack, as far as it was looked at. Zeroes: not known yet. */
+struct callstack_thread {
+	int tid;                /* whose; the caller changes it with the thread */
+	uintptr_t lo, hi;
+};
+
+/* Finds our own module and the loader's. While one thread runs. */
+void callstack_init(void);
+
+/* The frame of the function that this is inlined into, to start from: its caller
+ * is the first of the stack. NULL: the machine's frames do not tell. */
+INLINE const void *
+callstack_frame(void)
+{
+#if defined(__x86_64__)
+	return __builtin_frame_address(0);
+#else
+	return NULL;
+#endif
+}
+
+/* The stack from the caller of `frame`'s function outwards, pcs as unwind.h's; of
+ * our own frames only the outermost one, the function that the program called.
+ * t or frame NULL: by unwind.h. */
+size_t callstack(struct callstack_thread *t, const void *frame, uintptr_t *pcs, size_t max);
+
+#endif
