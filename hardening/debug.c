@@ -291,14 +291,13 @@ wait_unlock(void)
 	mutex_unlock(&wait.lock);
 }
 
-/* Puts p in; what has to leave for it goes to out[]. Returns how many. */
+/* What has to leave for the bound goes to out[]. Returns how many. */
 static size_t
-exchange_locked(uintptr_t p, size_t bytes, size_t bound, uintptr_t *out)
+take_locked(size_t bound, uintptr_t *out)
 {
 	size_t n = 0;
-	wait.ring[wait.tail++ & (wait.places - 1)] = p;
-	wait.bytes += bytes;
-	while (n < LEAVE_AT_ONCE && (wait.bytes > bound || wait.tail - wait.head == wait.places)) {
+	while (n < LEAVE_AT_ONCE && wait.head != wait.tail &&
+	    (wait.bytes > bound || wait.tail - wait.head == wait.places)) {
 		uintptr_t q = wait.ring[wait.head++ & (wait.places - 1)];
 		wait.bytes -= span_of(q)->elem_bytes;
 		out[n++] = q;
@@ -324,11 +323,28 @@ keep_waiting(const struct mspan *s, uintptr_t p)
 	size_t bound = wait_bound();
 	if (wait.ring == NULL || s->elem_bytes > bound || !wait_lock())
 		return false;
-	size_t n = exchange_locked(p, s->elem_bytes, bound, out);
+	wait.ring[wait.tail++ & (wait.places - 1)] = p;
+	wait.bytes += s->elem_bytes;
+	size_t n = take_locked(bound, out);
 	wait_unlock();
 	for (size_t i = 0; i < n; i++)
 		leave(out[i]);
 	return true;
+}
+
+void
+debug_flush(void)
+{
+	uintptr_t out[LEAVE_AT_ONCE];
+	size_t n;
+	do {
+		if (wait.ring == NULL || !wait_lock())
+			return;
+		n = take_locked(0, out);
+		wait_unlock();
+		for (size_t i = 0; i < n; i++)
+			leave(out[i]);
+	} while (n != 0);
 }
 
 /* ---- free --------------------------------------------------------------- */

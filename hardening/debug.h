@@ -44,6 +44,9 @@ struct debug_config {
 void debug_init(const struct debug_config *config);
 void debug_after_fork_child(void);
 
+/* Empties the queue. */
+void debug_flush(void);
+
 /* As hook_slot_alloc and hook_slot_free. */
 bool debug_alloc(const struct mspan *s, void *p, size_t bytes, size_t align,
     enum malloc_api api, bool fresh);

@@ -9,9 +9,11 @@
 
 enum {
 	UNIT_BYTES = 8,
-	BUCKETS = 1 << 16,
+	CHUNK_UNITS = DEPOT_CHUNK_BYTES / UNIT_BYTES,
+	CHUNKS = 4096,
 	HEADER_UNITS = 1,
 	FIRST_ID = 1,               /* 0 is no id */
+	BUCKETS = 1 << 16,
 	HASH_BITS = 24,             /* kept beside the number of frames */
 };
 
@@ -22,40 +24,41 @@ struct entry {
 };
 
 static struct {
-	char *base;                 /* NULL: nothing is kept */
 	uint64_t limit;             /* in units, like at */
-	atomic_u64 at;              /* 0 is never given out */
+	atomic_u64 at;
 	atomic_u64 stacks, refused;
+	atomic_ptr chunks[CHUNKS];
 	atomic_u32 buckets[BUCKETS];
 } depot;
-
-/* [guard | bytes of zeroed memory | guard], or NULL. The guards stay reserved. */
-static char *
-guarded_range(size_t bytes, size_t edge)
-{
-	char *p = sys_reserve(0, bytes + 2 * edge, edge, false);
-	if (p == NULL)
-		return NULL;
-	if (sys_map(p + edge, bytes)) {
-		sys_used(p + edge, bytes);
-		return p + edge;
-	}
-	sys_free(p, bytes + 2 * edge, SYS_RESERVED);
-	return NULL;
-}
 
 void
 depot_init(size_t bytes)
 {
-	size_t edge = sys_page_bytes();
 	memset(&depot, 0, sizeof(depot));
-	if (bytes > (uint64_t)UINT32_MAX * UNIT_BYTES)
-		bytes = (uint64_t)UINT32_MAX * UNIT_BYTES;
-	bytes = align_down(bytes, edge);
-	while (bytes != 0 && (depot.base = guarded_range(bytes, edge)) == NULL)
-		bytes = align_down(bytes / 2, edge);
-	depot.limit = bytes / UNIT_BYTES;
+	size_t chunks = bytes / DEPOT_CHUNK_BYTES;
+	depot.limit = (uint64_t)(chunks < CHUNKS ? chunks : CHUNKS) * CHUNK_UNITS;
 	a64_store_relaxed(&depot.at, FIRST_ID);
+}
+
+/* Of two who need it first, one keeps what it got. */
+static bool
+have_chunk(uint64_t i)
+{
+	void *have = aptr_load_acquire(&depot.chunks[i]);
+	size_t edge = sys_page_bytes(), whole = DEPOT_CHUNK_BYTES + 2 * edge;
+	if (likely(have != NULL))
+		return true;
+	char *p = sys_alloc(whole);
+	if (p == NULL)
+		return false;
+	if (!aptr_cas(&depot.chunks[i], &have, p + edge)) {
+		sys_free(p, whole, SYS_READY);
+		return true;
+	}
+	/* a refused guard stays a zeroed page that nobody uses */
+	sys_fault(p, edge);
+	sys_fault(p + edge + DEPOT_CHUNK_BYTES, edge);
+	return true;
 }
 
 /* Each pc is multiplied by a constant of its place, so that the sum has no long
@@ -75,7 +78,8 @@ hash(const uintptr_t *pcs, size_t n)
 static struct entry *
 entry_of(uint32_t id)
 {
-	return (struct entry *)(depot.base + (uint64_t)id * UNIT_BYTES);
+	char *chunk = aptr_load_acquire(&depot.chunks[id / CHUNK_UNITS]);
+	return (struct entry *)(chunk + (size_t)(id % CHUNK_UNITS) * UNIT_BYTES);
 }
 
 static uint32_t
@@ -91,16 +95,26 @@ find(uint32_t id, uint32_t until, const uintptr_t *pcs, size_t n, uint32_t frame
 }
 
 static uint32_t
-claim(size_t units)
+refuse(void)
 {
-	uint64_t at = a64_fetch_add(&depot.at, units);
-	if (likely(at + units <= depot.limit))
-		return (uint32_t)at;
-	a64_fetch_sub(&depot.at, units);
 	if (a64_fetch_add(&depot.refused, 1) == 0)
-		report_warn("depot_bytes are used up: objects with a new call stack "
-		    "are recorded without it", NULL);
+		report_warn("no more memory for call stacks (depot_bytes): objects with a new "
+		    "one are recorded without it", NULL);
 	return 0;
+}
+
+/* An entry lies in one chunk; what is left of the one before stays unused. */
+static uint32_t
+claim(uint64_t units)
+{
+	uint64_t at = a64_load_relaxed(&depot.at), id;
+	do {
+		id = at % CHUNK_UNITS + units <= CHUNK_UNITS ? at :
+		    align_up(at, CHUNK_UNITS) + FIRST_ID;
+		if (id + units > depot.limit)
+			return refuse();
+	} while (!a64_cas(&depot.at, &at, id + units));
+	return have_chunk(id / CHUNK_UNITS) ? (uint32_t)id : refuse();
 }
 
 static uint32_t
@@ -126,7 +140,7 @@ add(atomic_u32 *bucket, uint32_t head, const uintptr_t *pcs, size_t n, uint32_t 
 uint32_t
 depot_put(const uintptr_t *pcs, size_t n)
 {
-	if (n == 0 || depot.base == NULL)
+	if (n == 0 || depot.limit == 0)
 		return 0;
 	if (n > DEPOT_FRAMES)
 		n = DEPOT_FRAMES;
@@ -141,13 +155,14 @@ depot_put(const uintptr_t *pcs, size_t n)
 const uintptr_t *
 depot_get(uint32_t id, uint32_t *n)
 {
-	uint64_t at = a64_load_acquire(&depot.at);
+	uint64_t room = CHUNK_UNITS - id % CHUNK_UNITS;
 	*n = 0;
-	if (id < FIRST_ID || depot.base == NULL || id + HEADER_UNITS > at)
+	if (id < FIRST_ID || id >= depot.limit || room <= HEADER_UNITS ||
+	    aptr_load_acquire(&depot.chunks[id / CHUNK_UNITS]) == NULL)
 		return NULL;
 	const struct entry *e = entry_of(id);
 	uint32_t frames = e->frames_hash >> HASH_BITS;
-	if (frames == 0 || frames > DEPOT_FRAMES || id + HEADER_UNITS + (uint64_t)frames > at)
+	if (frames == 0 || frames > DEPOT_FRAMES || frames + (uint64_t)HEADER_UNITS > room)
 		return NULL;
 	*n = frames;
 	return e->pcs;
@@ -156,7 +171,8 @@ depot_get(uint32_t id, uint32_t *n)
 void
 depot_read_stats(struct depot_stats *out)
 {
-	uint64_t at = a64_load_relaxed(&depot.at);
 	*out = (struct depot_stats){ .stacks = a64_load_relaxed(&depot.stacks),
-		.bytes = at * UNIT_BYTES, .refused = a64_load_relaxed(&depot.refused) };
+		.bytes = sizeof(depot.buckets), .refused = a64_load_relaxed(&depot.refused) };
+	for (size_t i = 0; i < CHUNKS && aptr_load_relaxed(&depot.chunks[i]) != NULL; i++)
+		out->bytes += DEPOT_CHUNK_BYTES;
 }

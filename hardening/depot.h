@@ -1,21 +1,23 @@
 /* depot.h - every different call stack once, under a number of 32 bits.
  *
  * Threat:    none; it is what lets a record of 32 bytes name two stacks.
- * Mechanism: one reserved range, filled from its low end, never emptied:
+ * Mechanism: chunks of 1 MiB between guards, taken as they are needed, filled from
+ *            the low end, never emptied:
  *
  *              [header: next, frames, hash | pcs ..] [header | pcs ..] ..
  *
- *            and a table of chains by hash. An id is the place of the header in
- *            units of 8 bytes. Who adds one writes it in full and then hangs it in
- *            front of its chain by compare-and-swap; readers need no lock.
+ *            and a table of chains by hash. An id is the chunk and the place of the
+ *            header in it, in units of 8 bytes. Who adds one writes it in full and
+ *            then hangs it in front of its chain by compare-and-swap; nobody waits
+ *            for anybody, so a signal handler may come in anywhere.
  * Cost:      a hash over the pcs and, mostly, one comparison. 8 bytes and 8 a
  *            frame for each different stack; 256 KiB of table as it is touched.
  * Way round: when depot_bytes are used up new stacks get id 0, "not kept", and the
  *            log says so once.
  * Test:      tests/test_depot.c.
  *
- * DEPOT-1  at <= limit; every id below at that was given out is the place of a
- *          header whose frames lie below at
+ * DEPOT-1  every id that was given out is the place of a header whose frames lie
+ *          below at and in the same chunk
  * DEPOT-2  no two entries of one chain have the same frames, but for those that
  *          two threads added at the same time */
 #ifndef SPANGUARD_DEPOT_H
@@ -23,9 +25,9 @@
 
 #include "../src/base.h"
 
-enum { DEPOT_FRAMES = 64 };
+enum { DEPOT_FRAMES = 64, DEPOT_CHUNK_BYTES = 1 << 20 };
 
-/* Reserves `bytes`, or what of it can be had; 0: every id is 0. */
+/* Empty; `bytes`: the most it may take, in whole chunks. 0: every id is 0. */
 void depot_init(size_t bytes);
 
 /* The id of these frames, the same for the same frames; 0: n is 0, or it is full. */
@@ -36,7 +38,7 @@ const uintptr_t *depot_get(uint32_t id, uint32_t *n);
 
 struct depot_stats {
 	uint64_t stacks;        /* different ones */
-	uint64_t bytes;         /* used */
+	uint64_t bytes;         /* taken, the table included */
 	uint64_t refused;       /* stacks that found it full */
 };
 

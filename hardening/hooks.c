@@ -221,6 +221,30 @@ hook_slot_freed(const struct mspan *s, size_t idx)
 }
 
 size_t
+hook_slots_freed(const struct mspan *s)
+{
+	return sidetable_waiting(s);
+}
+
+void
+hook_trim_begin(void)
+{
+	debug_flush();
+}
+
+void
+hook_trim_end(void)
+{
+	sidetable_trim();
+}
+
+size_t
+hook_metadata_bytes(void)
+{
+	return sidetable_bytes();
+}
+
+size_t
 hook_slot_bytes(const struct mspan *s, size_t idx, size_t otherwise)
 {
 	const struct side_record *r = sidetable_record(s, idx);

@@ -72,6 +72,14 @@ enum free_verdict {
 enum free_verdict hook_slot_free(struct mspan *s, size_t idx, enum malloc_api api);
 /* Live to the tiers, but freed by the program. */
 bool hook_slot_freed(const struct mspan *s, size_t idx);
+/* How many of those there are in a span (mstats.c). */
+size_t hook_slots_freed(const struct mspan *s);
+/* Before everything idle is given back (malloc.c), with no lock held: what waits
+ * goes to the tiers. And afterwards: memory of the rooms themselves. */
+void hook_trim_begin(void);
+void hook_trim_end(void);
+/* Memory of the rooms for records and stacks. */
+size_t hook_metadata_bytes(void);
 /* What was asked for; `otherwise` if nobody knows. */
 size_t hook_slot_bytes(const struct mspan *s, size_t idx, size_t otherwise);
 /* Looks at every slot of a span at rest: canaries of live ones, zeroes of freed

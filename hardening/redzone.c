@@ -3,27 +3,31 @@
 
 #include <string.h>
 
-static uint64_t
-word_at(const unsigned char *p)
+typedef uint64_t vec __attribute__((vector_size(16), aligned(1), may_alias));
+
+static bool
+is_zero(vec v)
 {
-	uint64_t w;
-	memcpy(&w, p, sizeof(w));
-	return w;
+	return (v[0] | v[1]) == 0;
 }
 
 bool
 redzone_intact(const void *start, size_t n, uint8_t byte)
 {
 	const unsigned char *p = start;
-	uint64_t want = byte * 0x0101010101010101u;
+	uint64_t word = byte * 0x0101010101010101u, w;
+	const vec want = { word, word };
 	size_t i = 0;
-	for (; i + 32 <= n; i += 32)
-		if (((word_at(p + i) ^ want) | (word_at(p + i + 8) ^ want) |
-		    (word_at(p + i + 16) ^ want) | (word_at(p + i + 24) ^ want)) != 0)
+	for (; i + 64 <= n; i += 64) {
+		const vec *v = (const vec *)(p + i);
+		if (!is_zero((v[0] ^ want) | (v[1] ^ want) | (v[2] ^ want) | (v[3] ^ want)))
 			return false;
-	for (; i + 8 <= n; i += 8)
-		if (word_at(p + i) != want)
+	}
+	for (; i + 8 <= n; i += 8) {
+		memcpy(&w, p + i, sizeof(w));
+		if (w != word)
 			return false;
+	}
 	for (; i < n; i++)
 		if (p[i] != byte)
 			return false;

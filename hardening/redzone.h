@@ -4,7 +4,7 @@
  *            a write into memory that was freed.
  * Mechanism: a run of one constant byte. The byte behind an object and the one that
  *            freed memory is filled with are told apart in a report.
- * Cost:      a pass over the bytes, 32 at a time.
+ * Cost:      a pass over the bytes, 64 at a time.
  * Way round: a write of the very byte that is there already.
  * Test:      tests/test_redzone.c, tests/debug. */
 #ifndef SPANGUARD_REDZONE_H

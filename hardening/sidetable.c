@@ -81,6 +81,8 @@ sidetable_span_new(struct mspan *s)
 	struct side_span *b = take_block(s->span_class, head + records);
 	if (b == NULL)
 		return false;
+	b->bytes = head + records;
+	b->trimmed = false;
 	b->nelems = s->nelems;
 	b->nwords = s->nwords;
 	b->records = (struct side_record *)((char *)b + head);
@@ -103,6 +105,35 @@ sidetable_span_release(struct mspan *s)
 	mutex_unlock(&side.lock);
 }
 
+/* Under the lock nobody takes one; the first page holds the link. */
+void
+sidetable_trim(void)
+{
+	size_t page = sys_page_bytes();
+	mutex_lock(&side.lock);
+	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
+		for (struct side_span *b = side.pool[i]; b != NULL; b = b->next_free) {
+			uintptr_t from = align_up((uintptr_t)(b + 1), page);
+			uintptr_t to = align_down((uintptr_t)b + b->bytes, page);
+			if (b->trimmed || to <= from)
+				continue;
+			b->trimmed = true;
+			sys_unused((void *)from, to - from);
+			sys_used((void *)from, to - from);
+		}
+	mutex_unlock(&side.lock);
+}
+
+size_t
+sidetable_bytes(void)
+{
+	struct depot_stats d;
+	if (!side.config.on)
+		return 0;
+	depot_read_stats(&d);
+	return persistent_bytes(&side.memory) + (size_t)d.bytes;
+}
+
 /* ---- records ------------------------------------------------------------ */
 
 struct side_record *
@@ -118,6 +149,23 @@ sidetable_freed(const struct mspan *s, size_t idx)
 	const struct side_span *b = s->side;
 	return b != NULL && idx < b->nelems &&
 	    (a64_load_acquire(&b->freed[idx / 64]) >> (idx % 64) & 1) != 0;
+}
+
+uint64_t
+sidetable_waiting_word(const struct mspan *s, size_t word)
+{
+	const struct side_span *b = s->side;
+	return b == NULL || word >= b->nwords ? 0 : a64_load_acquire(&b->freed[word]) &
+	    a64_load_acquire(&s->live[word]) & ~a64_load_acquire(&s->remote[word]);
+}
+
+size_t
+sidetable_waiting(const struct mspan *s)
+{
+	size_t n = 0;
+	for (size_t w = 0; s->side != NULL && w < s->nwords; w++)
+		n += popcount64(sidetable_waiting_word(s, w));
+	return n;
 }
 
 bool

@@ -58,6 +58,8 @@ struct side_span {
 	struct side_span *next_free;
 	uint32_t nelems;
 	uint32_t nwords;
+	size_t bytes;
+	bool trimmed;               /* free, and but for this page not resident */
 	struct side_record *records;
 	atomic_u64 freed[];
 };
@@ -81,6 +83,14 @@ void sidetable_span_release(struct mspan *s);
 struct side_record *sidetable_record(const struct mspan *s, size_t idx);
 
 bool sidetable_freed(const struct mspan *s, size_t idx);
+/* Slots live to the tiers and freed by the program: 64 of them, and how many. */
+uint64_t sidetable_waiting_word(const struct mspan *s, size_t word);
+size_t sidetable_waiting(const struct mspan *s);
+
+/* Gives back the pages of blocks that no span uses. */
+void sidetable_trim(void);
+/* Memory taken for blocks and stacks. */
+size_t sidetable_bytes(void);
 /* Allocated by the program and not freed by it; for any idx. */
 bool sidetable_live(const struct mspan *s, size_t idx);
 

@@ -808,6 +808,7 @@ malloc_trim_all(void)
 	struct mcache *self = mcache_self();
 	if (self != NULL && self->busy != CACHE_IDLE)
 		return 0;
+	hook_trim_begin();
 	proc_world_lock();
 	mcache_trim_all(&mheap_, self);
 	mcache_enter(self);
@@ -816,5 +817,6 @@ malloc_trim_all(void)
 	size_t bytes = mheap_scavenge_all(&mheap_);
 	mcache_leave(self);
 	proc_world_unlock();
+	hook_trim_end();
 	return bytes;
 }

@@ -56,7 +56,8 @@ static void
 count_span(struct mspan *s, void *arg)
 {
 	struct spanguard_stats *out = arg;
-	size_t live = mspan_live_count(s);
+	size_t live = mspan_live_count(s), waiting = hook_slots_freed(s);
+	live -= waiting < live ? waiting : live;
 	size_t live_bytes = mspan_is_tiny(s) ? tiny_live_bytes(s) : live * s->elem_bytes;
 	size_t unit = mspan_is_tiny(s) ? TINY_BLOCK_BYTES : s->elem_bytes;
 	size_t free_bytes = (s->avail_n + window_slots(s)) * unit;
@@ -124,7 +125,7 @@ mstats_read(struct mheap *h, struct spanguard_stats *out)
 	if (locked)
 		unlock_tiers(h);
 	sys_read_stats(&sys);
-	out->metadata_bytes = persistent_bytes(&h->meta);
+	out->metadata_bytes = persistent_bytes(&h->meta) + hook_metadata_bytes();
 	out->guard_bytes = sys.guard_bytes;
 	out->guards_installed = sys.guards_installed;
 	out->guards_skipped = sys.guards_skipped;

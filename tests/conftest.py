@@ -127,7 +127,8 @@ class Alloc:
 
 GLIBC = Alloc("glibc")
 STRICT = Alloc("strict")
-MODES = [Alloc("plain"), Alloc("hardened"), STRICT]
+DEBUG = Alloc("debug")
+MODES = [Alloc("plain"), Alloc("hardened"), STRICT, DEBUG]
 
 
 @pytest.fixture(params=[GLIBC, *MODES], ids=repr)
