@@ -12,6 +12,7 @@ static struct {
 	unsigned spans;
 	unsigned large;
 	bool both;
+	bool spans_both;
 	size_t guard_bytes;
 	atomic_u64 draws;           /* a counter through a mixer: no lock, no stream */
 	uint64_t key;
@@ -24,11 +25,18 @@ guard_init(struct mheap *h, unsigned spans, unsigned large, bool both, uint64_t 
 	guard.spans = spans;
 	guard.large = large;
 	guard.both = both;
+	guard.spans_both = false;
 	guard.guard_bytes = h->os_page_pages << PAGE_SHIFT;
 	guard.seed = seed;
 	guard.key = seed;
 	if (seed == 0)
 		sys_random(&guard.key, sizeof(guard.key));
+}
+
+void
+guard_spans_both(bool both)
+{
+	guard.spans_both = both;
 }
 
 void
@@ -65,10 +73,11 @@ unsigned
 hook_span_guards(unsigned span_class, bool aligned)
 {
 	bool large = span_class == SPAN_LARGE || span_class == SPAN_LARGE_NOSCAN;
+	bool both = large ? guard.both : guard.spans_both;
 	if (!one_in(large ? guard.large : guard.spans))
 		return 0;
 	/* a page before an aligned object would put it out of line */
-	return large && guard.both && !aligned ? GUARD_BEFORE | GUARD_AFTER : GUARD_AFTER;
+	return both && !aligned ? GUARD_BEFORE | GUARD_AFTER : GUARD_AFTER;
 }
 
 void

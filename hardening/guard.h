@@ -23,6 +23,9 @@ enum guard_side { GUARD_SIDE_NONE, GUARD_SIDE_BEFORE, GUARD_SIDE_AFTER };
  * `large`: the same for large objects; `both` puts one before them too. */
 void guard_init(struct mheap *h, unsigned spans, unsigned large, bool both, uint64_t seed);
 
+/* One before guarded spans of small slots, too; after guard_init. */
+void guard_spans_both(bool both);
+
 void guard_off(void);
 
 /* The child's guards are not where its siblings have theirs. */

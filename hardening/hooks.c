@@ -89,6 +89,7 @@ hooks_init(struct mheap *h)
 	pinned_init(&pinned);
 	guard_init(h, options.span_guards, options.large_guards, options.large_guards_both,
 	    options.seed);
+	guard_spans_both(options.span_guards_both);
 	canary_init(options.canary, options.seed);
 	zero_init(options.zero_on_free);
 	patrol_init(options.patrol);

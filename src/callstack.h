@@ -34,15 +34,19 @@ void callstack_init(void);
 
 /* The frame of the function that this is inlined into, to start from: its caller
  * is the first of the stack. NULL: the machine's frames do not tell. */
+#if defined(__x86_64__)
 INLINE const void *
 callstack_frame(void)
 {
-#if defined(__x86_64__)
 	return __builtin_frame_address(0);
-#else
-	return NULL;
-#endif
 }
+#else
+INLINE const void *
+callstack_frame(void)
+{
+	return NULL;
+}
+#endif
 
 /* The stack from the caller of `frame`'s function outwards, pcs as unwind.h's; of
  * our own frames only the outermost one, the function that the program called.

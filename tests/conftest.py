@@ -3,7 +3,7 @@
 Fixtures
   build(source, *flags, name=, libs=)   compiled program or library, cached for the session
   alloc         the allocator under test: glibc, plain, hardened (one test run each),
-                and strict for what carries the mark `strict`
+                and strict and debug for what carries the mark `strict`
   guarded       the same without glibc: for what only spanguard promises
   run(argv, alloc, ...)                 runs to the end, never longer than `timeout` seconds
   report(result)                        the parsed report of a run that died
@@ -35,7 +35,7 @@ LIB = pathlib.Path(os.environ.get("SPANGUARD_LIB", ROOT / "build" / "libspanguar
 # One directory for all workers, readable by every user: some programs drop root.
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "strict: runs in mode=strict as well as in the other modes")
+    config.addinivalue_line("markers", "strict: runs in mode=strict and mode=debug as well as in the other modes")
     if hasattr(config, "workerinput"):
         config.spanguard_tmp = pathlib.Path(config.workerinput["spanguard_tmp"])
         return
@@ -142,10 +142,10 @@ def guarded(request):
 
 
 def wanted(item):
-    """Strict takes the slow way at every call: it runs where it has something to add."""
+    """Strict and debug take the slow way at every call: they run where they add something."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    strict = any(params.get(name) is STRICT for name in ("alloc", "guarded"))
-    return not strict or item.get_closest_marker("strict") is not None
+    slow = any(params.get(name) in (STRICT, DEBUG) for name in ("alloc", "guarded"))
+    return not slow or item.get_closest_marker("strict") is not None
 
 
 def pytest_collection_modifyitems(items):
