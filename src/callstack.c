@@ -14,6 +14,7 @@ enum {
 	STACK_PAGES_MAX = 8192,         /* looked at to find that a stack is in one piece */
 	FP_REACH = 1 << 20,             /* a frame of generated code is not longer */
 	LEAST_PC = 4096,
+	INNER_FRAMES = 16,              /* of ours, at most, when tables are gone by */
 	LOADER_FRAMES = 4,              /* inner frames in which the loader is looked for */
 };
 
@@ -199,8 +200,10 @@ struct state {
 	struct peek *k;
 };
 
-/* Reads through AddressSanitizer's eyes are none: frames have redzones of its own. */
-__attribute__((no_sanitize("address", "thread"), always_inline)) static inline bool
+/* Frames have redzones of AddressSanitizer's in them, and are read all the same. */
+#define UNCHECKED __attribute__((no_sanitize("address", "thread")))
+
+UNCHECKED static inline bool
 load(const struct state *s, uintptr_t addr, uintptr_t *out)
 {
 	if (likely(addr >= s->sp && addr < s->end)) {
@@ -211,7 +214,7 @@ load(const struct state *s, uintptr_t addr, uintptr_t *out)
 }
 
 /* CALLSTACK-1: the stack pointer grows from frame to frame. */
-INLINE bool
+UNCHECKED static inline bool
 step_by(struct state *s, uintptr_t cfa, int fp, int ra)
 {
 	uintptr_t pc, saved = s->fp;
@@ -227,7 +230,7 @@ step_by(struct state *s, uintptr_t cfa, int fp, int ra)
 }
 
 /* The chain of frame pointers: where one is a multiple of 8 a little way up. */
-static bool
+UNCHECKED static bool
 step_chain(struct state *s)
 {
 	uintptr_t fp = s->fp, up;
@@ -241,7 +244,7 @@ step_chain(struct state *s)
 enum { TOO_DIFFICULT = -1 };
 
 /* Number of frames, or TOO_DIFFICULT. */
-static int
+UNCHECKED static int
 walk(struct state *s, uintptr_t *pcs, size_t max, uint64_t gen)
 {
 	size_t n = 0;
@@ -268,10 +271,17 @@ walk(struct state *s, uintptr_t *pcs, size_t max, uint64_t gen)
 	}
 }
 
+/* `from`: where the stack is to begin, if it is found near the inner end. */
 static size_t
-by_tables(uintptr_t *pcs, size_t max)
+by_tables(uintptr_t from, uintptr_t *pcs, size_t max)
 {
-	size_t n = unwind_here_quietly(pcs, max);
+	size_t n = unwind_here_quietly(pcs, max), i = 0;
+	while (i < n && i < INNER_FRAMES && pcs[i] != from)
+		i++;
+	if (i < n && i < INNER_FRAMES) {
+		n -= i;
+		memmove(pcs, pcs + i, n * sizeof(*pcs));
+	}
 	return own_end != 0 ? unwind_trim(pcs, n, own_start, own_end) : n;
 }
 
@@ -292,7 +302,7 @@ callstack(struct callstack_thread *t, const void *frame, uintptr_t *pcs, size_t 
 	struct peek k;
 	struct state s;
 	if (t == NULL || frame == NULL || !unwind_knows_modules())
-		return by_tables(pcs, max);
+		return by_tables(0, pcs, max);
 	memcpy(&s.fp, frame, sizeof(s.fp));
 	memcpy(&s.pc, (const char *)frame + sizeof(s.fp), sizeof(s.pc));
 	s.sp = (uintptr_t)frame + sizeof(s.fp) + sizeof(s.pc);
@@ -302,8 +312,9 @@ callstack(struct callstack_thread *t, const void *frame, uintptr_t *pcs, size_t 
 		s.end = 0;
 		k = (struct peek){ 0 };
 	}
+	uintptr_t from = s.pc - 1;
 	int n = walk(&s, pcs, max, a64_load_relaxed(&generation) & 0xff);
-	size_t frames = n != TOO_DIFFICULT ? (size_t)n : by_tables(pcs, max);
+	size_t frames = n != TOO_DIFFICULT ? (size_t)n : by_tables(from, pcs, max);
 	look_for_loader(pcs, frames);
 	return frames;
 }

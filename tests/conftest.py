@@ -144,8 +144,9 @@ def guarded(request):
 def wanted(item):
     """Strict and debug take the slow way at every call: they run where they add something."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    slow = any(params.get(name) in (STRICT, DEBUG) for name in ("alloc", "guarded"))
-    return not slow or item.get_closest_marker("strict") is not None
+    slow = [params[name] for name in ("alloc", "guarded") if params.get(name) in (STRICT, DEBUG)]
+    mark = item.get_closest_marker("strict")
+    return not slow or (mark is not None and (slow[0] is STRICT or mark.kwargs.get("debug", True)))
 
 
 def pytest_collection_modifyitems(items):

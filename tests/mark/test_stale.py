@@ -35,7 +35,7 @@ def check_report(err, place):
     assert said, err
 
 
-@pytest.mark.strict
+@pytest.mark.strict(debug=False)
 @pytest.mark.parametrize("place", PLACES)
 def test_kept_and_reported(stale, run, guarded, place):
     done = run([stale, place], guarded, options=OPTIONS)
@@ -43,7 +43,7 @@ def test_kept_and_reported(stale, run, guarded, place):
     check_report(done.err, place)
 
 
-@pytest.mark.strict
+@pytest.mark.strict(debug=False)
 def test_comes_back(stale, run, guarded):
     """Nothing points to it any more: it is reused, and nothing in .bss, .data or the heap is reported."""
     done = run([stale, "none"], guarded, options=OPTIONS)
@@ -51,7 +51,7 @@ def test_comes_back(stale, run, guarded):
     assert ".bss" not in done.err and ".data" not in done.err and "slot" not in done.err, done
 
 
-@pytest.mark.strict
+@pytest.mark.strict(debug=False)
 @pytest.mark.parametrize("guards", ["marker", "mprotect"])
 def test_says_nothing_by_default(stale, run, guarded, guards):
     options = f"quarantine=mark:mark_pass_bytes=1m:guards={guards}"
