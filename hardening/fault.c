@@ -2,6 +2,7 @@
  *
  *   on_fault
  *     claimed by a room   die(), or report and go_on
+ *     in our own code     die(): metadata is corrupted
  *     not ours            chain: the disposition that was there before us
  *
  * The handler is to be as good as invisible to who was there before: it runs on
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -32,6 +34,12 @@ enum { INSN_BYTES = 15 };
 static const struct fault_room *rooms[FAULT_ROOMS];
 static size_t rooms_n;
 static struct sigaction earlier;     /* written before the handler is in place */
+static uintptr_t own_start;          /* the same */
+static size_t own_bytes;
+
+/* By the linker: our first and last byte. */
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern const char _end[] __attribute__((visibility("hidden")));
 
 /* ---- the machine -------------------------------------------------------- */
 
@@ -146,6 +154,20 @@ room_of(uintptr_t addr, struct fault_claim *out)
 	return NULL;
 }
 
+/* With corrupted metadata that may fault in turn, and then nobody is asked. */
+static const struct fault_room *
+ask_rooms(uintptr_t addr, struct fault_claim *out)
+{
+	static atomic_u32 asking;       /* the thread that does */
+	uint32_t tid = (uint32_t)syscall(SYS_gettid);
+	if (a32_load_relaxed(&asking) == tid)
+		return NULL;
+	a32_store_relaxed(&asking, tid);
+	const struct fault_room *room = room_of(addr, out);
+	a32_store_relaxed(&asking, 0);
+	return room;
+}
+
 bool
 hook_object(uintptr_t addr, struct room_object *out)
 {
@@ -172,6 +194,40 @@ report_access(const struct fault_room *room, const struct fault_claim *claim, ui
 	if (!silent)
 		report_and_go_on(&info);
 	room->let_through(addr);
+}
+
+/* Our own code faulted: it followed metadata that somebody has written to. Linked
+ * into the program there is no telling its code from ours. */
+static bool
+is_own_code(uintptr_t pc)
+{
+	return pc - own_start < own_bytes;
+}
+
+static void
+find_own_code(void)
+{
+	uintptr_t start = (uintptr_t)__ehdr_start, bytes = (uintptr_t)(_end - __ehdr_start);
+	bool linked_in = (uintptr_t)getauxval(AT_PHDR) - start < bytes;
+	own_start = start;
+	own_bytes = linked_in ? 0 : bytes;
+}
+
+static _Noreturn void
+report_own_fault(uintptr_t addr, const ucontext_t *uc)
+{
+	struct die_access access;
+	read_access(uc, &access);
+	die(&(struct die_info){ .code = DIE_CORRUPTION, .site = "fault", .addr = addr,
+	    .access = &access });
+}
+
+static uintptr_t
+pc_of(const ucontext_t *uc)
+{
+	struct die_access access;
+	read_access(uc, &access);
+	return access.pc;
 }
 
 /* ---- the program's ------------------------------------------------------ */
@@ -233,10 +289,12 @@ on_fault(int sig, siginfo_t *info, void *context)
 	uintptr_t addr = (uintptr_t)info->si_addr;
 	struct fault_claim claim;
 	bool touch = info->si_code == SEGV_MAPERR || info->si_code == SEGV_ACCERR;
-	const struct fault_room *room = touch ? room_of(addr, &claim) : NULL;
 	report_cut_short();      /* a fault in the reporter itself: no more than this */
+	const struct fault_room *room = touch ? ask_rooms(addr, &claim) : NULL;
 	if (room != NULL)
 		report_access(room, &claim, addr, context);
+	else if (info->si_code > 0 && is_own_code(pc_of(context)))
+		report_own_fault(addr, context);
 	else
 		chain(sig, info, context);
 	errno = saved;
@@ -277,6 +335,7 @@ fault_start(void)
 	if ((old.sa_flags & SA_SIGINFO) != 0 && old.sa_sigaction == on_fault)
 		return;
 	earlier = old;
+	find_own_code();
 	memset(&mine, 0, sizeof(mine));
 	mine.sa_sigaction = on_fault;
 	mine.sa_flags = SA_SIGINFO | SA_NODEFER | flags_like(&old);

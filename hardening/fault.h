@@ -3,7 +3,9 @@
  * Threat:    none by itself: the guard already stopped the access. But a bare
  *            SIGSEGV does not say that it was one, nor of which object.
  * Mechanism: a SIGSEGV handler asks each room whether the address is in a guard
- *            of its own. If so it dies with the room's code; else what would have
+ *            of its own. If so it dies with the room's code. A fault in our own code
+ *            means that it followed metadata that was overwritten: metadata-corruption,
+ *            check "fault". Else what would have
  *            happened without us happens: the earlier handler runs as the kernel
  *            would have run it, or the default action is taken.
  * Cost:      nothing before a fault.

@@ -41,6 +41,12 @@ module_of(uintptr_t pc)
 	return m;
 }
 
+void
+facts_begin(void)
+{
+	modules_n = 0;
+}
+
 const struct frame_facts *
 facts_frame(uintptr_t pc)
 {
@@ -363,7 +369,7 @@ put_not_malloced(struct print *p, const struct facts *f)
 	print_str(p, releases(info->api) ? "free" : info->api);
 	print_str(p, " on address which was not malloc()-ed: ");
 	print_hex(p, info->addr);
-	if (info->code == DIE_INTERIOR_FREE) {
+	if (info->code == DIE_INTERIOR_FREE && object_base(f) != 0) {
 		print_str(p, ", ");
 		print_bytes(p, info->addr - object_base(f));
 		print_str(p, " inside of an object,");
@@ -483,30 +489,40 @@ take_process(struct facts *f)
 	f->time_s = (uint64_t)now.tv_sec;
 }
 
-void
-facts_take(struct facts *f, const struct die_info *info, uintptr_t caller, bool goes_on)
+static void
+take_words(struct facts *f)
 {
 	struct print title;
-	f->info = *info;
-	f->goes_on = goes_on;
-	f->is_leak = false;
-	modules_n = 0;
-	take_process(f);
-	take_stack(f, caller);
-	take_object(f);
-	refine_code(f);
 	choose_summary(f);
 	f->fingerprint = fingerprint(f);
-	take_diff(f);
 	print_init(&title, f->title, sizeof(f->title));
 	put_title(&title, f);
 	f->hint = facts_hint(f);
 }
 
-bool
-facts_object_is_known(const struct room_object *o)
+void
+facts_take(struct facts *f, const struct die_info *info, uintptr_t caller, bool goes_on)
 {
-	return o->what != NULL || o->api != NULL;
+	memset(f, 0, sizeof(*f));
+	f->info = *info;
+	f->goes_on = goes_on;
+	f->place.addr = info->addr;
+	f->place.heap.kind = ADDR_FOREIGN;
+	f->place_unknown = true;
+	f->diff_origin = info->addr;
+	take_process(f);
+	take_stack(f, caller);
+	take_words(f);
+}
+
+void
+facts_take_heap(struct facts *f)
+{
+	take_object(f);
+	f->place_unknown = false;
+	refine_code(f);
+	take_diff(f);
+	take_words(f);
 }
 
 void
@@ -514,7 +530,6 @@ facts_take_leak(struct facts *f, const struct leak_facts *leak)
 {
 	struct print p;
 	memset(f, 0, sizeof(*f));
-	modules_n = 0;
 	f->info = (struct die_info){ .code = DIE_LEAK, .api = "", .addr = leak->sample };
 	f->goes_on = true;
 	f->is_leak = true;
@@ -540,7 +555,6 @@ facts_take_address(struct facts *f, uintptr_t addr)
 {
 	static char name[FACTS_SYMBOL_BYTES];
 	struct place_facts *pl = &f->place;
-	modules_n = 0;
 	f->info = (struct die_info){ .api = "", .addr = addr };
 	f->pid = (uint32_t)syscall(SYS_getpid);
 	take_object(f);
@@ -549,6 +563,12 @@ facts_take_address(struct facts *f, uintptr_t addr)
 	const struct module *m = data ? module_of(addr) : NULL;
 	if (m != NULL && procmap_symbol(m, addr, name, sizeof(name), &pl->variable_offset))
 		pl->variable = name;
+}
+
+bool
+facts_object_is_known(const struct room_object *o)
+{
+	return o->what != NULL || o->api != NULL;
 }
 
 /* ---- words for both ------------------------------------------------------- */

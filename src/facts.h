@@ -77,6 +77,7 @@ struct facts {
 	enum facts_stack summary_stack;  /* where the frame to group reports by is */
 	size_t summary;                  /* and its index */
 	uint64_t fingerprint;            /* of kind and innermost frames, without addresses */
+	bool place_unknown;              /* the heap could not be asked */
 	struct place_facts place;        /* of the object the address belongs to */
 	bool has_object;                 /* a hardening room knows more of it */
 	struct room_object object;
@@ -87,9 +88,16 @@ struct facts {
 	const char *hint;                /* or NULL */
 };
 
-/* Fills *f. `caller`: return address into the function that called die(); the
- * stack begins there, or where the access was. */
+/* Before anything of a report is asked for: forgets the modules of the last one. */
+void facts_begin(void);
+
+/* Fills *f with what can be told without the heap. `caller`: return address into the
+ * function that called die(); the stack begins there, or where the access was. */
 void facts_take(struct facts *f, const struct die_info *info, uintptr_t caller, bool goes_on);
+
+/* And with the rest: what the address is, what changed bytes look like, the hint.
+ * A heap that is corrupted may fault here. */
+void facts_take_heap(struct facts *f);
 
 /* Fills *f from it: a report of DIE_LEAK whose one stack is that of the allocation. */
 void facts_take_leak(struct facts *f, const struct leak_facts *leak);

@@ -61,6 +61,8 @@ const char *
 facts_hint(const struct facts *f)
 {
 	const struct addr_info *a = &f->place.heap;
+	if (f->place_unknown)
+		return "the heap is so corrupted that it does not tell what this address is";
 	switch (f->info.code) {
 	case DIE_DOUBLE_FREE:
 		return a->freed_by_other ?

@@ -9,8 +9,9 @@
  * REPORT-1: a report is composed in one static buffer by one thread and leaves
  *   in one piece. The first thread to come owns the buffer; others wait a few
  *   seconds for the process to end and then abort without a word.
- * REPORT-2: an error in the reporter itself (same thread again) sends off what
- *   was composed so far with one more line, and aborts.
+ * REPORT-2: an error in the reporter itself (same thread again): while it asks the
+ *   heap, the report is made without that (longjmp, also from the handler of the
+ *   fault); else what was composed so far is sent off with one more line.
  *   When the program's SIGABRT handler left by longjmp and goes on, the next
  *   error is a new report, up to REPORTS_MAX of them.
  * REPORT-3: the owner is (process, thread): a child that was forked while
@@ -25,6 +26,7 @@
 #include "report.h"
 
 #include <errno.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -59,6 +61,8 @@ static struct {
 	char buf[REPORT_BYTES];
 	char json_buf[REPORT_BYTES];
 	struct facts facts;
+	jmp_buf without_heap;    /* back here when asking the heap fails */
+	bool asks_heap;
 	bool sent;               /* nothing is in progress any more */
 	unsigned reports;
 } rep;
@@ -108,6 +112,10 @@ end_process(bool ask_program)
 static _Noreturn void
 second_error(const struct die_info *info)
 {
+	if (rep.asks_heap) {
+		rep.asks_heap = false;
+		longjmp(rep.without_heap, 1);
+	}
 	if (rep.out.buf == NULL)
 		print_init(&rep.out, rep.buf, sizeof(rep.buf));
 	print_str(&rep.out, "\nspanguard: another error while this was written");
@@ -184,6 +192,7 @@ begin(const struct die_info *info)
 	uint64_t mask = block_signals();
 	rep.sent = false;
 	print_init(&rep.out, rep.buf, sizeof(rep.buf));
+	facts_begin();
 	return mask;
 }
 
@@ -192,6 +201,13 @@ static NOINLINE void
 write_report(const struct die_info *info, uintptr_t caller, bool goes_on)
 {
 	facts_take(&rep.facts, info, caller, goes_on);
+	if (_setjmp(rep.without_heap) == 0) {
+		rep.asks_heap = true;
+		facts_take_heap(&rep.facts);
+	} else {
+		facts_take(&rep.facts, info, caller, goes_on);
+	}
+	rep.asks_heap = false;
 	report_text(&rep.out, &rep.facts);
 	keep(&rep.out);
 	log_write(&rep.out);

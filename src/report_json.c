@@ -188,7 +188,7 @@ put_block(struct print *p, const struct facts *f)
 	const struct addr_info *a = &f->place.heap;
 	bool slot = (a->kind == ADDR_SMALL || a->kind == ADDR_TINY || a->kind == ADDR_LARGE) &&
 	    a->state != SLOT_TAIL;
-	if (f->info.addr == 0)
+	if (f->info.addr == 0 || f->place_unknown)
 		return;
 	if (f->has_object && facts_object_is_known(&f->object)) {
 		json_open(p, "block", '{');

@@ -351,7 +351,7 @@ put_object(struct print *p, const struct facts *f)
 static void
 put_what(struct print *p, const struct facts *f)
 {
-	if (f->info.addr == 0)
+	if (f->info.addr == 0 || f->place_unknown)
 		return;
 	if (f->has_object && facts_object_is_known(&f->object)) {
 		put_object(p, f);
