@@ -78,7 +78,7 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 		o->span_quarantine_fault = h->mode >> 3 & 1;
 		o->zero_size_faults = h->mode >> 4 & 1;
 		o->large_guards_both = h->mode >> 5 & 1;
-		o->sample = h->mode >> 6 & 1 ? 1 + h->knob[3] % 64 : 0;
+		o->sample = (h->mode & 0xe0) == 0xe0 ? 1 + h->knob[3] % 64 : 0;
 	}
 	sys_config(h, &out->sys);
 }

@@ -28,9 +28,10 @@ enum {
 	FILL_WHOLE_BYTES = 2048,
 	FILL_EDGE_BYTES = 256,
 	FILL_STRIDE_BYTES = 4096,
-	FILL_PAGES = 8,
+	FILL_PAGES = 4,
 	ERRNO_MARK = 77,
-	ZERO_WHOLE_BYTES = 1 << 16,
+	ZERO_WHOLE_BYTES = 1 << 14,
+	BURST_BYTES = (1 << 13) - 1,
 };
 
 #define EASY_BYTES ((size_t)1 << 30)     /* up to here, memory is there */
@@ -85,7 +86,7 @@ huge_size(const struct sg_prog *p, const struct sgf_op *op)
 	case 2:
 		return (size_t)PTRDIFF_MAX + op->imm;
 	case 3:
-		return ((size_t)1 << (32 + op->imm % 31)) + op->b;
+		return ((size_t)1 << (44 + op->imm % 19)) + op->b;
 	default:
 		return p->object[op->imm & 255].usable + (size_t)(op->b >> 3) - 8;
 	}
@@ -106,11 +107,11 @@ sg_prog_size(const struct sg_prog *p, const struct sgf_op *op)
 	case 3:
 		return n & 0xffff;
 	case 4:
-		return ((n & 63) + 1) * PAGE_SIZE + off;
+		return ((n & 15) + 1) * PAGE_SIZE + off;
 	case 5:
-		return n & 0xfffff;
+		return n & (op->a >= 248 ? 0xffffff : 0x3ffff);
 	case 6:
-		return ((size_t)1 << (n & (op->imm >> 24 == 0 ? 31 : 15))) + off;
+		return ((size_t)1 << (op->a >= 248 ? 20 + (n & 7) : n & 15)) + off;
 	default:
 		return huge_size(p, op);
 	}
@@ -703,8 +704,8 @@ burst(struct sg_prog *p, const struct sgf_op *op, enum sg_op kind)
 	size.a = op->b;
 	size.b = (uint8_t)(op->imm >> 24);
 	r.bytes = sg_prog_size(p, &size);
-	if (r.bytes > (size_t)1 << 18)
-		r.bytes &= 0x3ffff;
+	if (r.bytes > BURST_BYTES)
+		r.bytes &= BURST_BYTES;
 	for (unsigned i = 0; i <= (op->a & 63u); i++)
 		do_alloc(p, (uint8_t)(op->handle + i), &r);
 }

@@ -29,6 +29,7 @@ guard_init(struct mheap *h, unsigned spans, unsigned large, bool both, uint64_t 
 	guard.guard_bytes = h->os_page_pages << PAGE_SHIFT;
 	guard.seed = seed;
 	guard.key = seed;
+	a64_store_relaxed(&guard.draws, 0);
 	if (seed == 0)
 		sys_random(&guard.key, sizeof(guard.key));
 }

@@ -1,7 +1,9 @@
 /* fake_sys.c - see fake_sys.h.
  *
  * state[page] is a byte: enum sys_state, and the flags below. Touched blocks of
- * 4 MiB are remembered, so that a reset clears no more than was used.
+ * 4 MiB are remembered, so that a reset clears no more than was used; dirty[page]
+ * says that the page was Ready since it was zero. Short runs of dirty pages are
+ * cleared by hand: to give them back and fault them in again costs more.
  *
  *   FAKE-1  mappings = number of i with class(i) != 0 and class(i) != class(i-1)
  *   FAKE-2  bytes[s] = page_bytes * number of pages in state s
@@ -28,6 +30,8 @@ enum {
 	BLOCK_SHIFT = 22,
 	VMAS_PER_GUARD = 2,
 	DEFAULT_MAX_MAPPINGS = 65530,
+	CLEAR_BY_HAND_BYTES = 1 << 16,
+	CLEAR_METADATA_BYTES = 1 << 22,     /* all of it is touched */
 };
 
 #define WINDOW_MAX ((size_t)64 << 30)
@@ -40,6 +44,7 @@ static struct {
 	size_t window_bytes;
 	uint8_t *state;               /* one per page of 4 KiB or more, room for 4 KiB */
 	uint8_t *touched;             /* one per block */
+	uint8_t *dirty;               /* one per page */
 	struct fake_sys_config config;
 	unsigned page_shift;
 	size_t pages;                 /* in the window */
@@ -119,6 +124,23 @@ state_at(size_t page)
 	return page < fake.pages ? fake.state[page] : 0;
 }
 
+/* The first page behind `page` and before `end` in another state, or end. */
+static size_t
+run_end(size_t page, size_t end)
+{
+	uint64_t same = fake.state[page] * (uint64_t)0x0101010101010101u, here;
+	size_t i = page;
+
+	for (; i + 8 <= end; i += 8) {
+		memcpy(&here, &fake.state[i], 8);
+		if (here != same)
+			break;
+	}
+	while (i < end && fake.state[i] == (uint8_t)same)
+		i++;
+	return i;
+}
+
 /* Runs that begin in [page, page + n], the page behind included, if [page,
  * page + n) had the state `as` (negative: what it has now). */
 static uint64_t
@@ -135,6 +157,8 @@ runs_between(size_t page, size_t n, int as, unsigned (*class_of)(uint8_t))
 		before = c;
 		if (as >= 0 && i < page + n)
 			i = page + n - 1;
+		else if (i < page + n)
+			i = run_end(i, page + n) - 1;
 	}
 	return runs;
 }
@@ -167,13 +191,16 @@ change(size_t page, size_t n, uint8_t to, bool forced)
 	fake.mappings = mappings;
 	fake.guard_runs += runs_between(page, n, to, guard_class)
 	    - runs_between(page, n, -1, guard_class);
-	for (size_t i = page; i < page + n; i++) {
+	for (size_t i = page, end; i < page + n; i = end) {
 		uint8_t old = fake.state[i];
 
-		fake.stats.bytes[old & STATE_MASK] -= bytes;
-		fake.stats.guard_bytes -= old & (MARKER | PROTECTED) ? bytes : 0;
-		fake.state[i] = to;
+		end = run_end(i, page + n);
+		fake.stats.bytes[old & STATE_MASK] -= (end - i) * bytes;
+		fake.stats.guard_bytes -= old & (MARKER | PROTECTED) ? (end - i) * bytes : 0;
 	}
+	memset(&fake.state[page], to, n);
+	if ((to & STATE_MASK) == SYS_READY)
+		memset(&fake.dirty[page], 1, n);
 	fake.stats.bytes[to & STATE_MASK] += n * bytes;
 	fake.stats.guard_bytes += to & (MARKER | PROTECTED) ? n * bytes : 0;
 	fake.stats.bytes[SYS_NONE] = 0;
@@ -188,7 +215,12 @@ change(size_t page, size_t n, uint8_t to, bool forced)
 static void
 forget(size_t page, size_t n)
 {
-	madvise(page_addr(page), n << fake.page_shift, MADV_DONTNEED);
+	size_t by_hand = page < fake.alloc_end ? CLEAR_BY_HAND_BYTES : CLEAR_METADATA_BYTES;
+
+	if (n << fake.page_shift > by_hand || fake.config.real_faults)
+		madvise(page_addr(page), n << fake.page_shift, MADV_DONTNEED);
+	else
+		memset(page_addr(page), 0, n << fake.page_shift);
 }
 
 /* The pages of a legal range; aborts if it is not one. */
@@ -214,7 +246,9 @@ range_in_state(const char *call, const void *p, size_t bytes, enum sys_state wan
 {
 	size_t page = range_page(call, p, bytes);
 
-	for (size_t i = page; i < page + (bytes >> fake.page_shift); i++) {
+	size_t end = page + (bytes >> fake.page_shift);
+
+	for (size_t i = page; i < end; i = run_end(i, end)) {
 		if ((fake.state[i] & ~guards) != (uint8_t)want)
 			fake_abort("%s(%p, %#zx): page %zu is %s, must be %s", call, p, bytes,
 			    i - page, state_name(fake.state[i]), state_name((uint8_t)want));
@@ -264,7 +298,9 @@ window_open(void)
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	fake.touched = mmap(NULL, fake.window_bytes >> BLOCK_SHIFT, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (fake.state == MAP_FAILED || fake.touched == MAP_FAILED)
+	fake.dirty = mmap(NULL, fake.window_bytes >> 12, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (fake.state == MAP_FAILED || fake.touched == MAP_FAILED || fake.dirty == MAP_FAILED)
 		fake_abort("no memory for the state of the window");
 }
 
@@ -277,7 +313,15 @@ blocks_clear(size_t from, size_t to)
 
 	memset(&fake.state[page], 0, n);
 	memset(&fake.touched[from], 0, to - from);
-	madvise(page_addr(page), (to - from) << BLOCK_SHIFT, MADV_DONTNEED);
+	for (const uint8_t *hit; (hit = memchr(&fake.dirty[page], 1, n)) != NULL; ) {
+		size_t run = (size_t)(hit - fake.dirty), i = run;
+
+		while (i < page + n && fake.dirty[i])
+			fake.dirty[i++] = 0;
+		forget(run, i - run);
+		n -= i - page;
+		page = i;
+	}
 }
 
 static void
@@ -494,11 +538,12 @@ sys_guard_in_use(void)
 static size_t
 none_from(size_t page, size_t n)
 {
-	for (size_t i = page + n; i > page; i--) {
-		if (fake.state[i - 1] != 0)
-			return i;
-	}
-	return page;
+	size_t end = page + n, from = page;
+
+	for (size_t i = page; i < end; i = run_end(i, end))
+		if (fake.state[i] != 0)
+			from = run_end(i, end);
+	return from;
 }
 
 /* First fit at or after `from`, or fake.pages. Alignment is of addresses; the
