@@ -725,12 +725,14 @@ burst_free(struct sg_prog *p, const struct sgf_op *op)
 static void
 fail_calls(struct sg_prog *p, const struct sgf_op *op)
 {
+	if (p->no_faults)
+		return;
 	fake_sys_fail(op->a & ~(uint32_t)FAKE_SYS_USED, (op->imm & 63) + 1, (op->b & 1) != 0);
-	p->faults = p->faults_ever = true;
+	p->faults = true;
 }
 
-static void
-heal(struct sg_prog *p)
+void
+sg_prog_heal(struct sg_prog *p)
 {
 	fake_sys_fail(0, 0, false);
 	p->faults = false;
@@ -771,7 +773,7 @@ whole_heap_op(struct sg_prog *p, const struct sgf_op *op, enum sg_op kind)
 		fail_calls(p, op);
 		break;
 	case OP_HEAL:
-		heal(p);
+		sg_prog_heal(p);
 		break;
 	default:
 		break;
@@ -878,7 +880,7 @@ enter_and_run(struct sg_prog *p, const struct sgf_op *op, enum sg_op kind)
 static void
 now_and_then(struct sg_prog *p, size_t i)
 {
-	if (p->header.verify == 0 || i % p->header.verify != p->header.verify - 1u)
+	if (p->quiet || p->header.verify == 0 || i % p->header.verify != p->header.verify - 1u)
 		return;
 	sg_heap_verify();
 	sg_prog_check_stats(p);
@@ -931,19 +933,25 @@ sg_prog_start(struct sg_prog *p, const uint8_t *data, size_t bytes)
 }
 
 void
-sg_prog_end(struct sg_prog *p)
+sg_prog_free_all(struct sg_prog *p)
 {
-	sg_at.op = -1;
-	heal(p);
-	p->next_reenter = OP_MALLOC;
-	sg_heap_verify();
-	sg_prog_check_stats(p);
-	sg_prog_check_objects(p);
 	for (unsigned t = 0; p->nlive > 0; t++) {
 		if (sg_heap_use(t % SGF_THREADS) == NULL)
 			sg_heap_nobody();
 		sg_prog_free(p, p->live[p->nlive - 1]);
 	}
+}
+
+void
+sg_prog_end(struct sg_prog *p)
+{
+	sg_at.op = -1;
+	sg_prog_heal(p);
+	p->next_reenter = OP_MALLOC;
+	sg_heap_verify();
+	sg_prog_check_stats(p);
+	sg_prog_check_objects(p);
+	sg_prog_free_all(p);
 	sg_heap_idle();
 	sg_heap_verify();
 	check_baseline(p);
@@ -975,10 +983,15 @@ run_all(void *arg)
 void
 sg_prog_run(struct sg_prog *p, const uint8_t *data, size_t bytes)
 {
-	const struct die_info *d;
-
 	sg_prog_start(p, data, bytes);
-	d = sg_heap_try(run_all, p);
+	sg_prog_must_live(p, run_all);
+}
+
+void
+sg_prog_must_live(struct sg_prog *p, void (*body)(void *))
+{
+	const struct die_info *d = sg_heap_try(body, p);
+
 	if (d == NULL)
 		return;
 	SG_CHECK(DEATH, false, "code %d, api %s, site %s, address %#lx", (int)d->code,

@@ -48,7 +48,8 @@ struct sg_prog {
 	uint64_t next_key;
 	enum sg_op next_reenter;       /* how the next op enters: 0 as usual */
 	bool faults;                   /* the system may refuse now */
-	bool faults_ever;
+	bool no_faults;                /* ops that make it refuse do nothing */
+	bool quiet;                    /* no verify between ops (H14) */
 	uint64_t observed;             /* hash of what the program could see (H14) */
 	size_t calls;
 };
@@ -64,7 +65,10 @@ void sg_prog_end(struct sg_prog *p);
 /* After a death: forgets the objects, so that the next input finds nothing. */
 void sg_prog_abandon(struct sg_prog *p);
 
-/* All of it; a death is a failure. */
+/* Runs body, which is to return: a death is a failure. */
+void sg_prog_must_live(struct sg_prog *p, void (*body)(void *));
+
+/* All of it, so. */
 void sg_prog_run(struct sg_prog *p, const uint8_t *data, size_t bytes);
 
 enum sg_op sg_prog_op(const struct sgf_op *op);
@@ -75,6 +79,8 @@ void sg_prog_check_objects(struct sg_prog *p);
 void sg_prog_check_stats(struct sg_prog *p);
 
 void sg_prog_free(struct sg_prog *p, uint8_t handle);
+void sg_prog_free_all(struct sg_prog *p);
+void sg_prog_heal(struct sg_prog *p);
 bool sg_prog_malloc(struct sg_prog *p, uint8_t handle, size_t bytes);
 
 #endif
