@@ -15,6 +15,7 @@
 #include "../hardening/hooks.h"
 
 static struct mcache *threads[SGF_THREADS];
+bool sg_verify_dies;
 
 const struct options *
 sg_mode_options(unsigned mode)
@@ -59,6 +60,7 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 
 	*o = *sg_mode_options(h->mode);
 	o->seed = (uint64_t)h->seed + 1;
+	o->verify_at_exit = false;      /* the last heap of the process may be half a one */
 	o->scavenge = h->scavenge & 1 ? OPT_SCAVENGE_SLOW : OPT_SCAVENGE_OFF;
 	o->scavenge_delay_ms = (uint32_t)(h->scavenge >> 1) * 10;
 	if (sweep[h->knob[0] & 7] != 0)
@@ -190,6 +192,9 @@ sg_heap_verify(void)
 	proc_world_lock();
 	n = verify_heap(&mheap_, mcache_self(), true, f);
 	proc_world_unlock();
+	if (n != 0 && sg_verify_dies)
+		die(&(struct die_info){ .code = DIE_VERIFY, .api = "verify", .site = f[0].tag,
+		    .addr = f[0].where });
 	SG_CHECK(VERIFY, n == 0, "%zu failures, the first %s at %#lx", n, f[0].tag,
 	    (unsigned long)f[0].where);
 }

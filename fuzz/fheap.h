@@ -42,7 +42,8 @@ struct mcache *sg_heap_cache(unsigned t);
 /* NULL: fn returned. Else what it died of; all its locks are free again. */
 const struct die_info *sg_heap_try(void (*fn)(void *), void *arg);
 
-/* Runs verify; fails naming the tags. */
+/* Runs verify; fails naming the first tag, or dies of it where a death is wanted. */
 void sg_heap_verify(void);
+extern bool sg_verify_dies;
 
 #endif

@@ -36,6 +36,7 @@ __asan_unpoison_memory_region(const void *p, size_t bytes)
 
 enum { POISON_EDGE_BYTES = 1 << 14 };
 
+const bool sg_with_asan = SG_ASAN;
 struct sg_position sg_at;
 uint64_t sg_trace;
 

@@ -80,6 +80,7 @@ sg_random(uint64_t *state)
  * itself comes and goes through functions marked SG_UNCHECKED. Nothing without
  * ASan, and nothing for bytes that share a granule of 8 with a neighbour. */
 #define SG_UNCHECKED __attribute__((no_sanitize("address")))
+extern const bool sg_with_asan;
 void sg_poison(const void *p, size_t bytes);
 void sg_unpoison(const void *p, size_t bytes);
 

@@ -761,7 +761,7 @@ whole_heap_op(struct sg_prog *p, const struct sgf_op *op, enum sg_op kind)
 		mheap_flush_quarantine(&mheap_);
 		break;
 	case OP_VERIFY:
-		SG_CHECK(VERIFY, spanguard_verify() == 0, "spanguard_verify");
+		sg_heap_verify();
 		break;
 	case OP_CHECK:
 		sg_prog_check_objects(p);

@@ -98,7 +98,8 @@ sgf_print(const uint8_t *data, size_t bytes, const struct sgf_language *l, FILE 
 	    h.fault_nth);
 	for (size_t i = 0; i < sgf_ops(bytes); i++) {
 		sgf_read_op(data, bytes, i, &op);
-		fprintf(out, "%s t%u h%u a=%u b=%u imm=%#x\n", l->op[op.code], op.thread,
+		fprintf(out, "%s t%u h%u a=%u b=%u imm=%#x\n",
+		    l->op[op.code] != NULL ? l->op[op.code] : l->op[0], op.thread,
 		    op.handle, op.a, op.b, op.imm);
 	}
 }
@@ -126,7 +127,7 @@ static int
 code_of(const struct sgf_language *l, const char *name)
 {
 	for (int i = 0; i < SGF_CODES; i++)
-		if (strcmp(l->op[i], name) == 0)
+		if (l->op[i] != NULL && strcmp(l->op[i], name) == 0)
 			return i;
 	return -1;
 }

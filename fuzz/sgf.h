@@ -56,7 +56,7 @@ struct sgf_op {
 	uint32_t imm;
 };
 
-/* The names of a harness's 64 codes. */
+/* The names of a harness's 64 codes; NULL: as code 0. */
 struct sgf_language {
 	const char *op[SGF_CODES];
 	const char *knob[4];   /* what the header's knobs are, for people; may be NULL */

@@ -5,6 +5,7 @@
  *   sgfuzz asm HARNESS [TEXT]                     text (or stdin) to bytes, on stdout
  *   sgfuzz min HARNESS FILE OUT                   fewer ops that fail in the same way
  *   sgfuzz c HARNESS FILE                         as a C program for any malloc
+ *   sgfuzz bits FILE...                           which flipped bits verify reports
  *   sgfuzz list                                   names of the harnesses
  *
  * PATH is a file, or a directory for all files in it, in order of name. run -t
@@ -13,6 +14,7 @@
  * run, and the last lines name oracle and input. */
 #define _GNU_SOURCE
 #include "harness.h"
+#include "check.h"
 #include "sgfuzz.h"
 
 #include <dirent.h>
@@ -179,11 +181,21 @@ assemble(const char *path)
 }
 
 static int
+bits(int argc, char **argv)
+{
+	static uint8_t data[SGF_MAX_BYTES];
+
+	for (int i = 0; i < argc; i++)
+		sg_count_bits(data, sgfuzz_read(argv[i], data));
+	return sg_print_bits();
+}
+
+static int
 usage(void)
 {
 	fprintf(stderr, "usage: sgfuzz run [-t] [-n TIMES] HARNESS PATH...\n"
 	    "       sgfuzz dump|min|c HARNESS FILE [OUT]\n       sgfuzz asm HARNESS [TEXT]\n"
-	    "       sgfuzz list\n");
+	    "       sgfuzz bits FILE...\n       sgfuzz list\n");
 	return 2;
 }
 
@@ -219,6 +231,8 @@ main(int argc, char **argv)
 
 	if (strcmp(command, "list") == 0)
 		return list();
+	if (strcmp(command, "bits") == 0 && argc > 2)
+		return bits(argc - 2, argv + 2);
 	optind = 2;
 	while (argc > 2 && (c = getopt(argc, argv, "+n:t")) != -1) {
 		if (c == 'n')

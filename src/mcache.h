@@ -11,6 +11,7 @@
  * MCACHE-4  the lists' lengths are their counts
  * MCACHE-5  spans on the idle list are empty; idle_pages is the sum of theirs,
  *           idle_n their number by class
+ * MCACHE-6  pages of the page cache are allocated in the page heap, in no span
  *
  * Idle spans are kept for the next refill of their class, up to a share of the
  * pages the cache owns (idle_share), oldest out first. Every REVIEW_REFILLS

@@ -65,11 +65,23 @@ expected_slots(const struct mspan *s)
 	return n < SPAN_MAX_SLOTS ? n : SPAN_MAX_SLOTS;
 }
 
+/* The bits stand behind the struct, in one order. */
+static bool
+bits_in_place(const struct mspan *s)
+{
+	const uint64_t *own = (const uint64_t *)(s + 1);
+	size_t n = s->nwords;
+	return (const uint64_t *)s->live == own && s->avail == own + n &&
+	    s->cont == (mspan_is_tiny(s) ? own + 2 * n : NULL) && (const char *)s->remote ==
+	    (const char *)own + align_up(3 * n * sizeof(*own), CACHE_LINE);
+}
+
 static void
 check_geometry(struct pass *v, const struct mspan *s)
 {
 	bool ok = s->npages != 0 && s->span_class < SPAN_CLASSES_ALL &&
-	    s->nelems == expected_slots(s) && s->nwords == mspan_words(s->nelems);
+	    s->nelems == expected_slots(s) && s->nwords == mspan_words(s->nelems) &&
+	    bits_in_place(s);
 	if (ok && !mspan_is_large(s) && !mspan_is_tiny(s)) {
 		const struct size_class *c = &size_classes[span_class_size_class(s->span_class)];
 		ok = s->elem_bytes == c->elem_bytes && s->divmul == c->divmul;
@@ -156,6 +168,16 @@ check_guards(struct pass *v, const struct mspan *s)
 }
 
 /* The slots only where all else is right: a wrong length leads into a guard. */
+/* One of the caches there are, or nobody. */
+static void
+check_owner(struct pass *v, const struct mspan *s)
+{
+	const struct mcache *owner = aptr_load_acquire(&s->owner), *c = mcache_first();
+	while (c != NULL && c != owner)
+		c = c->next;
+	check(v, c != NULL || owner == &mcache_none, "MCACHE-2", s);
+}
+
 static void
 check_span(struct mspan *s, void *arg)
 {
@@ -164,10 +186,11 @@ check_span(struct mspan *s, void *arg)
 	v->spans++;
 	v->span_pages += mheap_span_pages(v->h, s);
 	check_geometry(v, s);
+	check_owner(v, s);
 	check_entries(v, s);
 	check_pages_allocated(v, s);
 	check_guards(v, s);
-	if (at_rest(v, s) && s->nwords == mspan_words(s->nelems)) {
+	if (at_rest(v, s) && s->nwords == mspan_words(s->nelems) && bits_in_place(s)) {
 		check_bits(v, s);
 		if (v->failures == before)
 			check_slots(v, s);
@@ -185,18 +208,33 @@ verify_span(const struct mspan *s)
 	return v.failures != 0 ? f[0].tag : NULL;
 }
 
+/* Bits of page_in_use where no span begins. */
+static void
+check_stray_bits(struct pass *v, const struct heap_arena *a)
+{
+	for (size_t w = 0; w < ARENA_WORDS; w++)
+		for (uint64_t bits = a64_load_acquire(&a->page_in_use[w]); bits != 0; bits &= bits - 1) {
+			size_t i = w * 64 + ctz64(bits);
+			const struct mspan *s = aptr_load_acquire(&a->spans[i]);
+			uintptr_t at = a->base + (i << PAGE_SHIFT);
+			check(v, s != NULL && s->base == at, "ARENA-3", (void *)at);
+		}
+}
+
 /* Entries of spans[] that no span accounts for. */
 static void
 check_stray_entries(struct pass *v)
 {
 	struct heap_arena *a = aptr_load_acquire(&arena_map.all);
-	for (; a != NULL; a = a->next)
+	for (; a != NULL; a = a->next) {
+		check_stray_bits(v, a);
 		for (size_t i = 0; i < ARENA_PAGES; i++) {
 			struct mspan *s = aptr_load_acquire(&a->spans[i]);
 			uintptr_t at = a->base + (i << PAGE_SHIFT);
 			if (s != NULL)
 				check(v, at - s->base < mspan_bytes(s), "ARENA-4", (void *)at);
 		}
+	}
 }
 
 /* ---- caches ---- */
@@ -210,7 +248,8 @@ check_window(struct pass *v, const struct mcache *c, unsigned spc)
 		return;
 	}
 	check(v, aptr_load_acquire(&a->span->owner) == c && a->span->list == LIST_CURRENT &&
-	    a->base == a->span->base && a->live == a->span->live, "MCACHE-2", a->span);
+	    a->base == a->span->base && a->live == a->span->live &&
+	    (mspan_is_tiny(a->span) || a->elem_bytes == a->span->elem_bytes), "MCACHE-2", a->span);
 	check(v, a->n <= WINDOW_SLOTS, "MCACHE-1", a);
 	if (a->n > WINDOW_SLOTS)
 		return;
@@ -262,9 +301,22 @@ check_idle(struct pass *v, const struct mcache *c)
 	    memcmp(by_class, c->idle_n, sizeof(by_class)) == 0, "MCACHE-5", c);
 }
 
+/* Pages of a page cache are allocated, and of no span. */
+static void
+check_page_cache(struct pass *v, const struct mcache *c)
+{
+	for (uint64_t bits = c->pages.pages; bits != 0; bits &= bits - 1) {
+		uintptr_t at = c->pages.base + ((uintptr_t)ctz64(bits) << PAGE_SHIFT);
+		const struct mspan *s = arena_of(at) != NULL ? arena_span_containing(at) : NULL;
+		check(v, arena_of(at) != NULL && s == NULL && !page_alloc_is_free(&v->h->pages, at),
+		    "MCACHE-6", c);
+	}
+}
+
 static void
 check_cache(struct pass *v, struct mcache *c)
 {
+	check_page_cache(v, c);
 	bool mine = v->quiet || c == v->self || !c->in_use;
 	check_idle(v, c);
 	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {

@@ -148,6 +148,10 @@ test_arena(void **state)
 	plant_ptr("ARENA-2", entry(large, 3), large);
 	plant_u64("ARENA-3", &a->page_in_use[second / 64],
 	    a64_load_relaxed(&a->page_in_use[second / 64]) | (uint64_t)1 << (second % 64));
+	/* a bit where no span is, and pages of a cache that are another's */
+	plant_u64("ARENA-3", &a->page_in_use[ARENA_WORDS - 1], 1);
+	plant_u64("MCACHE-6", &me->pages.base, large->base - (large->base - me->pages.base) % 8192);
+	plant_u32("MCACHE-2", &me->alloc[current->span_class].elem_bytes, 1);
 	/* no bit at the first page: a span that no list knows of */
 	size_t first = arena_page_idx(large->base);
 	plant_u64("MHEAP-3", &a->page_in_use[first / 64],
@@ -196,6 +200,12 @@ static void
 test_span_geometry(void **state)
 {
 	(void)state;
+	static uint64_t elsewhere[64];
+
+	plant_ptr("MSPAN-6", &full->live, elsewhere);
+	plant_ptr("MSPAN-6", &full->remote, elsewhere);
+	plant_ptr("MSPAN-6", &full->avail, elsewhere);
+	plant_ptr("MCACHE-2", &large->owner, elsewhere);
 	plant_u32("MSPAN-6", &full->nelems, full->nelems - 1);
 	plant_u32("MSPAN-6", &full->divmul, full->divmul + 1);
 	plant_u64("MSPAN-6", &full->elem_bytes, full->elem_bytes / 2);

@@ -1,0 +1,361 @@
+/* h12_check.c - H12: the checker is checked. A program runs; then single bits of the
+ * metadata are flipped, one at a time, and verify must report each, by any tag; the
+ * bit goes back, and at the end verify must be content again.
+ *
+ * Which bit: an op "bug" or "overflow" after the program says by its numbers; the
+ * other ops are the program. Fields are the rows of collect(). Those marked HINT
+ * hold a choice or a hint, which may have any value: they are not flipped here, and
+ * `sgfuzz bits` lists them with the share that is reported all the same. Bits that
+ * are the only record of a fact (a live bit of a slot that is not free) cannot be
+ * told from the truth by anybody: FACT.
+ *
+ * A flipped pointer may make verify itself fault. In the library that is a report of
+ * its own; here it counts as one, and under ASan pointers are left alone. */
+#define _GNU_SOURCE
+#include "check.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+
+#include "marena.h"
+#include "mcache.h"
+#include "mpagealloc.h"
+#include "mspan.h"
+#include "mstats.h"
+#include "proc.h"
+#include "tls.h"
+#include "verify.h"
+
+enum { FLIPS_MAX = 48, SAMPLE = 500 };
+
+static struct sg_prog prog;
+static struct sg_fields fields;
+static sigjmp_buf faulted;
+
+/* ---- the fields ---- */
+
+static void
+add(const char *name, void *p, size_t bytes, enum sg_cover cover)
+{
+	if (fields.n < SG_FIELDS_MAX && bytes != 0)
+		fields.field[fields.n++] = (struct sg_field){ name, p, bytes, cover };
+}
+
+static void
+add_bits(const struct mspan *s)
+{
+	for (size_t i = 0; i < s->nwords; i++) {
+		add("mspan.avail[]", &s->avail[i], 8, SG_COVERED);
+		add("mspan.live[]", &s->live[i], 8, SG_FACT);
+		add("mspan.remote[]", &s->remote[i], 8, SG_FACT);
+	}
+}
+
+static void
+add_span(struct mspan *s, void *arg)
+{
+	(void)arg;
+	add("mspan.base", &s->base, 8, SG_POINTER);
+	add("mspan.live", &s->live, 8, SG_POINTER);
+	add("mspan.remote", &s->remote, 8, SG_POINTER);
+	add("mspan.avail", &s->avail, 8, SG_POINTER);
+	add("mspan.owner", &s->owner, 8, SG_POINTER);
+	add("mspan.elem_bytes", &s->elem_bytes, 8, SG_COVERED);
+	add("mspan.divmul", &s->divmul, 4, mspan_is_large(s) || mspan_is_tiny(s) ? SG_HINT :
+	    SG_COVERED);
+	add("mspan.nelems", &s->nelems, 4, SG_COVERED);
+	add("mspan.npages", &s->npages, 8, SG_COVERED);
+	add("mspan.span_class", &s->span_class, 1, SG_COVERED);
+	add("mspan.nwords", &s->nwords, 2, SG_COVERED);
+	add("mspan.avail_n", &s->avail_n, 4, SG_COVERED);
+	add("mspan.state", &s->state, 4, SG_COVERED);
+	add("mspan.list", &s->list, 1, mspan_is_large(s) ||
+	    a32_load_acquire(&s->state) == SPAN_PARKED ? SG_HINT : SG_COVERED);
+	add("mspan.guards", &s->guards, 1, SG_HINT);
+	add("mspan.sized_class", &s->sized_class, 1, SG_HINT);
+	add("mspan.notify_at", &s->notify_at, 2, SG_HINT);
+	add("mspan.sweep_at", &s->sweep_at, 2, SG_HINT);
+	add("mspan.budget", &s->budget, 4, SG_HINT);
+	add("mspan.needzero", &s->needzero, 1, SG_HINT);
+	add("mspan.window", &s->window, 1, SG_HINT);
+	add("mspan.pool", &s->pool, 1, SG_HINT);
+	if (s->nwords <= 64)
+		add_bits(s);
+}
+
+static void
+add_arena(struct heap_arena *a)
+{
+	/* the first pages of an arena are the used ones, the last stand for the rest */
+	add("arena.spans[] used", a->spans, 64 * 8, SG_POINTER);
+	add("arena.spans[] unused", &a->spans[ARENA_PAGES - 64], 64 * 8, SG_POINTER);
+	add("arena.page_in_use[]", a->page_in_use, 64, SG_COVERED);
+	add("arena.page_last[]", a->page_last, 64, SG_HINT);
+	add("arena.zeroed_base", &a->zeroed_base, 8, SG_HINT);
+}
+
+static void
+add_pages(struct page_alloc *p)
+{
+	add("pages.free_pages", &p->free_pages, 8, SG_COVERED);
+	add("pages.scavenged_pages", &p->scavenged_pages, 8, SG_COVERED);
+	add("pages.grown_pages", &p->grown_pages, 8, SG_COVERED);
+	add("pages.scavenging_pages", &p->scavenging_pages, 8, SG_COVERED);
+	add("pages.search_addr", &p->search_addr, 8, SG_HINT);
+	add("pages.region_map[]", p->region_map, sizeof(p->region_map), SG_COVERED);
+	add("pages.root[]", p->root, 512, SG_COVERED);
+	for (size_t r = 0; r < PAGE_REGIONS; r++) {
+		struct page_region *reg = p->regions[r];
+		if (reg == NULL)
+			continue;
+		add("pages.root[] used", &p->root[r], sizeof(p->root[r]), SG_COVERED);
+		for (size_t c = 0; c < PAGE_REGION_CHUNKS; c++)
+			if ((reg->grown[c / 64] >> (c % 64) & 1) != 0)
+				add("pages.chunk", &reg->chunks[c], sizeof(reg->chunks[c]),
+				    SG_COVERED);
+		add("pages.sums[]", reg->sums, sizeof(reg->sums), SG_COVERED);
+		add("pages.grown[]", reg->grown, sizeof(reg->grown), SG_COVERED);
+	}
+}
+
+static void
+add_cache(struct mcache *c)
+{
+	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++) {
+		struct mcache_alloc *a = &c->alloc[i];
+		add("mcache.alloc.n", &a->n, 4, SG_COVERED);
+		add("mcache.full", &c->full[i], sizeof(c->full[i]), SG_POINTER);
+		add("mcache.ready", &c->ready[i], sizeof(c->ready[i]), SG_POINTER);
+		if (a->span == NULL)
+			continue;
+		add("mcache.alloc.base", &a->base, 8, SG_COVERED);
+		add("mcache.alloc.live", &a->live, 8, SG_POINTER);
+		add("mcache.alloc.span", &a->span, 8, SG_POINTER);
+		add("mcache.alloc.elem_bytes", &a->elem_bytes, 4, SG_COVERED);
+		add("mcache.alloc.order[]", a->order, a->n * sizeof(a->order[0]), SG_FACT);
+	}
+	add("mcache.pages.base", &c->pages.base, 8, SG_HINT);
+	add("mcache.pages.pages", &c->pages.pages, 8, SG_COVERED);
+}
+
+const struct sg_fields *
+sg_collect_fields(void)
+{
+	fields.n = 0;
+	mstats_each_span(add_span, NULL);
+	for (struct heap_arena *a = aptr_load_acquire(&arena_map.all); a != NULL; a = a->next)
+		add_arena(a);
+	add_pages(&mheap_.pages);
+	for (struct mcache *c = mcache_first(); c != NULL; c = c->next)
+		add_cache(c);
+	add("mheap.spans_in_use", &mheap_.spans_in_use, 8, SG_COVERED);
+	add("mheap.span_pages_in_use", &mheap_.span_pages_in_use, 8, SG_COVERED);
+	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
+		add("mcentral.sweepgen", &mheap_.central[i].sweepgen, 4, SG_HINT);
+	return &fields;
+}
+
+/* ---- one flip ---- */
+
+static size_t
+verify_quietly(void)
+{
+	struct verify_failure f[VERIFY_MAX_FAILURES];
+	size_t n;
+
+	proc_world_lock();
+	n = verify_heap(&mheap_, mcache_self(), true, f);
+	proc_world_unlock();
+	return n;
+}
+
+static void
+on_fault(int sig)
+{
+	(void)sig;
+	siglongjmp(faulted, 1);
+}
+
+bool
+sg_flip_is_reported(const struct sg_field *f, size_t bit)
+{
+	struct sigaction sa = { .sa_handler = on_fault, .sa_flags = SA_NODEFER }, segv, bus;
+	uint8_t *at = (uint8_t *)f->p + bit / 8, old = *at;
+	volatile bool reported = true;
+
+	sigaction(SIGSEGV, &sa, &segv);
+	sigaction(SIGBUS, &sa, &bus);
+	if (sigsetjmp(faulted, 1) == 0) {
+		*at = (uint8_t)(old ^ 1u << bit % 8);
+		reported = verify_quietly() != 0;
+	}
+	*at = old;
+	sigaction(SIGSEGV, &segv, NULL);
+	sigaction(SIGBUS, &bus, NULL);
+	lock_forget_held();
+	return reported;
+}
+
+static bool
+is_covered(const struct sg_field *f)
+{
+	return f->cover == SG_COVERED || f->cover == SG_POINTER;
+}
+
+static bool
+may_flip(const struct sg_field *f)
+{
+	return f->cover != SG_POINTER || !sg_with_asan;
+}
+
+static void
+flip_one(const struct sgf_op *op)
+{
+	const struct sg_field *f = &fields.field[(op->handle | (size_t)op->a << 8) % fields.n];
+	size_t bit = op->imm % (f->bytes * 8);
+
+	if (!may_flip(f))
+		return;
+	bool reported = sg_flip_is_reported(f, bit);
+	sg_note(reported);
+	SG_CHECK(SELFTEST, reported || !is_covered(f) || sg_known_blind(f, bit),
+	    "%s, bit %zu of %zu bytes", f->name, bit, f->bytes);
+}
+
+/* ---- bits that may have either value, for a reason ---- */
+
+bool
+sg_known_blind(const struct sg_field *f, size_t bit)
+{
+	uint32_t n;
+
+	/* fewer slots in a window: the others stand as freed, and are swept one day */
+	if (strcmp(f->name, "mcache.alloc.n") != 0)
+		return false;
+	memcpy(&n, f->p, sizeof(n));
+	return (n ^ (uint32_t)1 << bit) < n;
+}
+
+static bool
+is_flip(const struct sgf_op *op)
+{
+	return sg_prog_op(op) == OP_BUG || sg_prog_op(op) == OP_OVERFLOW;
+}
+
+static void
+body(void *arg)
+{
+	struct sg_prog *p = arg;
+	struct sgf_op op;
+	unsigned flips = 0;
+
+	for (size_t i = 0; i < p->nops; i++)
+		sg_prog_step(p, i);
+	sg_prog_heal(p);
+	sg_collect_fields();
+	for (size_t i = 0; i < p->nops && flips < FLIPS_MAX; i++) {
+		sgf_read_op(p->data, p->bytes, i, &op);
+		if (!is_flip(&op))
+			continue;
+		sg_at.op = (long)i;
+		sg_at.op_name = "flip";
+		flip_one(&op);
+		flips++;
+	}
+	sg_prog_end(p);
+}
+
+static int
+run(const uint8_t *data, size_t bytes)
+{
+	sg_prog_start(&prog, data, bytes);
+	sg_prog_must_live(&prog, body);
+	return 0;
+}
+
+const struct sg_harness sg_h_check = { "check", &sg_prog_language, run };
+
+/* ---- sgfuzz bits ---- */
+
+static struct row {
+	const char *name;
+	enum sg_cover cover;
+	unsigned long flips, reported;
+	size_t bits;               /* of the fields of this program */
+} rows[64];
+
+static struct row *
+row_of(const struct sg_field *f)
+{
+	size_t i = 0;
+
+	while (rows[i].name != NULL && (strcmp(rows[i].name, f->name) != 0 ||
+	    rows[i].cover != f->cover))
+		i++;
+	rows[i].name = f->name;
+	rows[i].cover = f->cover;
+	return &rows[i];
+}
+
+/* All bits of a kind, or about SAMPLE of them. */
+static void
+count_field(const struct sg_field *f, struct row *r)
+{
+	static uint64_t random;
+
+	for (size_t bit = 0; bit < f->bytes * 8; bit++) {
+		if (r->bits > SAMPLE && sg_random(&random) % r->bits >= SAMPLE)
+			continue;
+		r->flips++;
+		r->reported += sg_flip_is_reported(f, bit) ? 1 : 0;
+	}
+}
+
+static void
+count_bits(void *arg)
+{
+	struct sg_prog *p = arg;
+
+	for (size_t i = 0; i < p->nops; i++)
+		sg_prog_step(p, i);
+	sg_prog_heal(p);
+	sg_collect_fields();
+	for (size_t i = 0; i < fields.n; i++)
+		row_of(&fields.field[i])->bits += fields.field[i].bytes * 8;
+	for (size_t i = 0; i < fields.n; i++)
+		if (may_flip(&fields.field[i]))
+			count_field(&fields.field[i], row_of(&fields.field[i]));
+	for (struct row *r = rows; r->name != NULL; r++)
+		r->bits = 0;
+	sg_prog_end(p);
+}
+
+void
+sg_count_bits(const uint8_t *data, size_t bytes)
+{
+	sg_prog_start(&prog, data, bytes);
+	sg_prog_must_live(&prog, count_bits);
+}
+
+int
+sg_print_bits(void)
+{
+	static const char *const cover[] = { "covered", "covered", "fact", "hint" };
+	unsigned long flips[2] = { 0 }, reported[2] = { 0 };
+
+	printf("%-26s %-8s %10s %10s %8s\n", "field", "class", "flips", "reported", "percent");
+	for (const struct row *r = rows; r->name != NULL; r++) {
+		bool covered = r->cover == SG_COVERED || r->cover == SG_POINTER;
+		if (r->flips == 0)
+			continue;
+		printf("%-26s %-8s %10lu %10lu %7.2f%%\n", r->name, cover[r->cover], r->flips,
+		    r->reported, 100.0 * (double)r->reported / (double)r->flips);
+		flips[covered] += r->flips;
+		reported[covered] += r->reported;
+	}
+	printf("covered: %lu of %lu flips reported, %.2f%%\nall: %.2f%%\n", reported[1], flips[1],
+	    100.0 * (double)reported[1] / (double)flips[1], 100.0 *
+	    (double)(reported[0] + reported[1]) / (double)(flips[0] + flips[1]));
+	return 0;
+}

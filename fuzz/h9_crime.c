@@ -1,0 +1,406 @@
+/* h9_crime.c - H9: a correct program with exactly one bug of the client's, which must
+ * be reported: at that very call, or by the time the program ends. The same program
+ * without the bug, which runs first, must end without a word.
+ *
+ * The first op "bug" (or "overflow") whose conditions hold plants it: a says which,
+ * handle names the object. What must be reported where:
+ *
+ *   bug                          code                          when
+ *   0  free again, at once       double-free                   the call
+ *   1  ... by another thread     double-free                   the call
+ *   2  free of an inner byte     interior-free                 the call
+ *   3  free of what is not ours  invalid-free                  the call
+ *   4  free_sized, other class   size-mismatch                 the call
+ *   5  free_aligned_sized        align-mismatch                the call
+ *   6  realloc of a freed        stale-pointer                 the call
+ *   7  usable size of a freed    stale-pointer                 the call
+ *   8  free of a stale pointer   double-, interior-, invalid-free   the call
+ *   9  free of an unused page    invalid-free                  the call
+ *  10  write behind the object   canary        (strict)        its free, or the end
+ *  11  write to a freed slot     write-after-free (strict)     reuse, sweep, the end
+ *  12  touch of a freed large    a guard is there (strict)     at once
+ *
+ * An address that was handed out again is somebody's: 8 leaves it alone. */
+#include "crime.h"
+
+#include <string.h>
+
+#include "api.h"
+#include "malloc.h"
+#include "marena.h"
+#include "mcache.h"
+#include "mlookup.h"
+#include "mspan.h"
+#include "msize.h"
+
+enum { BUGS = 13 };
+
+#define CODE(c) ((uint32_t)1 << (c))
+
+static struct sg_prog prog;
+
+static struct {
+	bool planted;
+	bool pending;              /* may be reported at any later op */
+	uint32_t codes;            /* allowed */
+	uintptr_t addr;            /* 0: not told */
+	unsigned kind;
+	uint8_t *stale[SGF_HANDLES];
+} crime;
+
+static char not_ours[64];
+
+static void
+expect(uint32_t codes, const void *addr)
+{
+	crime.planted = true;
+	crime.codes = codes;
+	crime.addr = (uintptr_t)addr;
+}
+
+static bool
+is_strict(void)
+{
+	return prog.header.mode < 128 && prog.header.mode % SG_MODES == OPT_MODE_STRICT;
+}
+
+/* The object at the handle leaves the model; its pointer is the bug's. */
+static uint8_t *
+free_first(uint8_t handle, struct sg_object *was)
+{
+	*was = prog.object[handle];
+	sg_prog_free(&prog, handle);
+	return was->p;
+}
+
+static uint32_t
+freed_codes(const struct sg_object *o)
+{
+	bool tiny = o->noscan && o->asked < TINY_BLOCK_BYTES && o->asked != 0;
+
+	return CODE(DIE_DOUBLE_FREE) | (tiny ? CODE(DIE_INVALID_FREE) : 0);
+}
+
+static bool
+plant_double(const struct sgf_op *op, bool elsewhere)
+{
+	struct sg_object o;
+	uint8_t *q = free_first(op->handle, &o);
+
+	if (elsewhere && sg_heap_use((op->thread + 1u) % SGF_THREADS) == NULL)
+		return false;
+	expect(freed_codes(&o), q);
+	sg_free(q);
+	return true;
+}
+
+static bool
+plant_interior(const struct sgf_op *op)
+{
+	const struct sg_object *o = &prog.object[op->handle];
+	size_t off = 1 + (op->imm % (o->usable != 0 ? o->usable : 1));
+
+	if (o->usable < 2 || off >= o->usable)
+		return false;
+	expect(CODE(DIE_INTERIOR_FREE) | CODE(DIE_INVALID_FREE) *
+	    (o->noscan && o->asked < TINY_BLOCK_BYTES), o->p + off);
+	sg_unpoison(o->p, o->usable);
+	sg_free(o->p + off);
+	return true;
+}
+
+static bool
+plant_foreign(const struct sgf_op *op)
+{
+	void *at[] = { not_ours, not_ours + 16, (void *)(uintptr_t)(op->imm | 1),
+		(void *)((uintptr_t)op->imm << 32), (void *)crime.stale };
+	void *q = at[op->b % (sizeof(at) / sizeof(at[0]))];
+
+	if (q == NULL || (uintptr_t)q - fake_sys_base() < fake_sys_window_bytes())
+		return false;
+	expect(CODE(DIE_INVALID_FREE), q);
+	sg_free(q);
+	return true;
+}
+
+/* A size whose class is another. */
+static bool
+plant_wrong_size(const struct sgf_op *op)
+{
+	struct sg_object o = prog.object[op->handle];
+	size_t wrong = o.usable + 1 + op->imm % 64;
+
+	if (o.p != NULL && span_of((uintptr_t)o.p) == NULL)    /* judged by its class too */
+		wrong += size_class_round(o.usable) - o.usable;
+	if (o.align != 0 || o.usable == 0 || o.boot)
+		return false;
+	expect(CODE(DIE_SIZE_MISMATCH), o.p);
+	sg_unpoison(o.p, o.usable);
+	sg_free_sized(o.p, wrong);
+	return true;
+}
+
+static bool
+plant_wrong_align(const struct sgf_op *op)
+{
+	struct sg_object o = prog.object[op->handle];
+	size_t align = (size_t)1 << (op->b % 20);
+
+	if (((uintptr_t)o.p & (align - 1)) == 0 || o.boot)
+		return false;
+	expect(CODE(DIE_ALIGN_MISMATCH) | CODE(DIE_SIZE_MISMATCH), o.p);
+	sg_unpoison(o.p, o.usable);
+	sg_free_aligned_sized(o.p, align, o.asked);
+	return true;
+}
+
+static bool
+plant_stale_call(const struct sgf_op *op, bool realloc)
+{
+	struct sg_object o;
+	uint8_t *q = free_first(op->handle, &o);
+	uint32_t tiny = freed_codes(&o) & CODE(DIE_INVALID_FREE);
+
+	expect(CODE(DIE_STALE_POINTER) | tiny, q);
+	if (realloc)
+		(void)!sg_realloc(q, o.asked + 1);
+	else
+		(void)sg_malloc_usable_size(q);
+	return true;
+}
+
+/* The slot that a stale pointer is of may live again; so may its neighbours in a
+ * span that was cut anew. */
+static bool
+plant_old_stale(const struct sgf_op *op)
+{
+	uint8_t *q = crime.stale[op->handle];
+
+	for (size_t i = 0; q != NULL && i < prog.nlive; i++)
+		if (prog.object[prog.live[i]].p == q)
+			return false;
+	if (q == NULL)
+		return false;
+	expect(CODE(DIE_DOUBLE_FREE) | CODE(DIE_INTERIOR_FREE) | CODE(DIE_INVALID_FREE), q);
+	sg_free(q);
+	return true;
+}
+
+static bool
+plant_unused_page(const struct sgf_op *op)
+{
+	const struct heap_arena *a = aptr_load_acquire(&arena_map.all);
+	uintptr_t q = a != NULL ? a->base + ARENA_SIZE - PAGE_SIZE * (1 + op->b) : 0;
+	struct addr_info info;
+
+	heap_describe(q, &info);
+	if (a == NULL || info.kind != ADDR_HEAP_UNUSED)
+		return false;
+	expect(CODE(DIE_INVALID_FREE), (void *)q);
+	sg_free((void *)q);
+	return true;
+}
+
+SG_UNCHECKED static void
+flip(uint8_t *at, uint8_t bits)
+{
+	*(volatile uint8_t *)at ^= bits;
+}
+
+static bool
+plant_overflow(const struct sgf_op *op)
+{
+	const struct sg_object *o = &prog.object[op->handle];
+	const struct mspan *s = span_of((uintptr_t)o->p);
+
+	if (!is_strict() || s == NULL || mspan_is_large(s) || mspan_is_tiny(s))
+		return false;
+	expect(CODE(DIE_CANARY), NULL);
+	crime.pending = true;
+	flip(o->p + o->usable + op->b % 8, (uint8_t)(op->imm | 1));
+	return true;
+}
+
+static bool
+faults_there(const void *p)
+{
+	return fake_sys_state(p) != SYS_READY || fake_sys_guarded(p);
+}
+
+static bool
+plant_write_after_free(const struct sgf_op *op)
+{
+	struct sg_object o;
+	uint8_t *q;
+
+	if (!is_strict() || prog.object[op->handle].usable == 0 || prog.object[op->handle].boot)
+		return false;
+	q = free_first(op->handle, &o);
+	const struct mspan *s = span_of((uintptr_t)q);
+	if (s == NULL || mspan_is_large(s) || a32_load_acquire(&s->state) != SPAN_IN_USE)
+		return true;            /* the whole span went: that is bug 12's */
+	expect(CODE(DIE_WRITE_AFTER_FREE), NULL);
+	crime.pending = true;
+	flip(q + op->imm % o.usable, (uint8_t)(op->b | 1));
+	return true;
+}
+
+static bool
+plant_touch_of_freed(const struct sgf_op *op)
+{
+	struct sg_object o;
+	uint8_t *q;
+
+	if (!is_strict() || prog.object[op->handle].usable <= SMALL_MAX_BYTES ||
+	    prog.object[op->handle].usable > prog.config.options.span_quarantine_bytes / 2)
+		return false;
+	q = free_first(op->handle, &o);
+	SG_CHECK(DETECT, faults_there(q) && faults_there(q + o.usable - 1),
+	    "a freed large object of %zu bytes can be touched", o.usable);
+	return true;
+}
+
+static bool
+plant(const struct sgf_op *op)
+{
+	bool has = prog.object[op->handle].p != NULL;
+
+	crime.kind = sg_prog_op(op) == OP_OVERFLOW ? 10 : op->a % BUGS;
+	if (!has && crime.kind != 3 && crime.kind != 8 && crime.kind != 9)
+		return false;
+	switch (crime.kind) {
+	case 0:
+	case 1:
+		return plant_double(op, crime.kind == 1);
+	case 2:
+		return plant_interior(op);
+	case 3:
+		return plant_foreign(op);
+	case 4:
+		return plant_wrong_size(op);
+	case 5:
+		return plant_wrong_align(op);
+	case 6:
+	case 7:
+		return plant_stale_call(op, crime.kind == 6);
+	case 8:
+		return plant_old_stale(op);
+	case 9:
+		return plant_unused_page(op);
+	case 10:
+		return plant_overflow(op);
+	case 11:
+		return plant_write_after_free(op);
+	default:
+		return plant_touch_of_freed(op);
+	}
+}
+
+/* ---- the run ---- */
+
+static bool
+is_bug(const struct sgf_op *op)
+{
+	return sg_prog_op(op) == OP_BUG || sg_prog_op(op) == OP_OVERFLOW;
+}
+
+static void
+step_with_bug(struct sg_prog *p, size_t i)
+{
+	struct sgf_op op;
+	const uint8_t *was = NULL;
+
+	sgf_read_op(p->data, p->bytes, i, &op);
+	if (!is_bug(&op) || crime.planted) {
+		was = p->object[op.handle].p;
+		sg_prog_step(p, i);
+		if (was != NULL && p->object[op.handle].p == NULL)
+			crime.stale[op.handle] = (uint8_t *)(uintptr_t)was;
+		return;
+	}
+	sg_at.op = (long)i;
+	sg_at.op_name = sg_prog_language.op[op.code];
+	if (sg_heap_use(op.thread) == NULL)
+		return;
+	if (plant(&op) && crime.planted && !crime.pending)
+		SG_CHECK(DETECT, false, "bug %u: the call returned", crime.kind);
+}
+
+static void
+with_bug(void *arg)
+{
+	struct sg_prog *p = arg;
+
+	p->no_faults = true;
+	for (size_t i = 0; i < p->nops; i++)
+		step_with_bug(p, i);
+	sg_prog_end(p);
+	SG_CHECK(DETECT, !crime.pending, "bug %u was never seen", crime.kind);
+}
+
+static void
+without_bug(void *arg)
+{
+	struct sg_prog *p = arg;
+
+	p->no_faults = true;
+	for (size_t i = 0; i < p->nops; i++)
+		sg_prog_step(p, i);
+	sg_prog_end(p);
+}
+
+static uint32_t
+code_of(const struct die_info *d)
+{
+	if (d->code == DIE_VERIFY && strcmp(d->site, "CANARY-1") == 0)
+		return CODE(DIE_CANARY);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "ZERO-1") == 0)
+		return CODE(DIE_WRITE_AFTER_FREE);
+	return CODE(d->code);
+}
+
+static void
+judge(const struct die_info *d)
+{
+	SG_CHECK(DEATH, crime.planted, "code %d at %s without a bug", (int)d->code, d->site);
+	SG_CHECK(DEATH, (code_of(d) & crime.codes) != 0 &&
+	    (crime.addr == 0 || d->addr == crime.addr),
+	    "bug %u: code %d, site %s, address %#lx; wanted codes %#x, address %#lx", crime.kind,
+	    (int)d->code, d->site != NULL ? d->site : "-", (unsigned long)d->addr, crime.codes,
+	    (unsigned long)crime.addr);
+	sg_note(d->code);
+}
+
+int
+sg_crime_run(const uint8_t *data, size_t bytes, bool check_clean)
+{
+	struct sgf_header h;
+	struct sg_heap_config config;
+	const struct die_info *d;
+
+	sgf_read_header(data, bytes, &h);
+	h.geometry &= 31;               /* no limit on mappings: guards must be there */
+	sg_heap_config(&h, &config);
+	if (check_clean) {
+		sg_prog_start_with(&prog, data, bytes, &config);
+		sg_prog_must_live(&prog, without_bug);
+	}
+	memset(&crime, 0, sizeof(crime));
+	sg_prog_start_with(&prog, data, bytes, &config);
+	sg_verify_dies = true;
+	d = sg_heap_try(with_bug, &prog);
+	sg_verify_dies = false;
+	if (d != NULL)
+		judge(d);
+	sg_prog_abandon(&prog);
+	return crime.planted;
+}
+
+static int
+run(const uint8_t *data, size_t bytes)
+{
+	sg_crime_run(data, bytes, true);
+	return 0;
+}
+
+const struct sg_harness sg_h_crime = { "crime", &sg_prog_language, run };
