@@ -88,7 +88,7 @@ def bench_instructions(directory, library, options):
     for name, arguments in FEW.items():
         done = subprocess.run(["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null",
                                directory / name, *arguments.split()], env=environment(options, library),
-                              capture_output=True, text=True, timeout=600)
+                              capture_output=True, text=True, timeout=1200)
         refs = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
         if done.returncode != 0 or refs is None:
             sys.exit(f"{name} under {options}: {done.stderr[-2000:]}")
@@ -152,6 +152,11 @@ def machine():
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores"
 
 
+def keep(path, pairs, counts, times):
+    if path:
+        path.write_text(json.dumps({"pairs": pairs, "counts": counts, "times": times}))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
@@ -159,7 +164,7 @@ def main():
     parser.add_argument("--only-time", action="store_true")
     parser.add_argument("--room", default="", metavar="PATTERN")
     parser.add_argument("--fill", action="store_true")
-    parser.add_argument("--save", type=pathlib.Path, help="keep the figures here, and add to those that are there")
+    parser.add_argument("--save", type=pathlib.Path, help="keep the figures here, and measure only what is not there")
     args = parser.parse_args()
     library = pathlib.Path(os.environ.get("SPANGUARD_LIB", ROOT / "build" / "libspanguard.so")).resolve()
     wanted = settings(args.room)
@@ -171,14 +176,16 @@ def main():
         count = fastpath()
         binary = count.compile_program(directory)
         for name, options in wanted if not args.only_time else []:
+            if name in counts:
+                continue
             pairs[name] = pair_instructions(count, directory, binary, library, options)
             counts[name] = bench_instructions(directory, library, options)
             print(f"{name:32} {pairs[name]:8.1f} {percent_more(counts[name], counts[wanted[0][0]]):+8.1f} %",
                   file=sys.stderr, flush=True)
+            keep(args.save, pairs, counts, times)
         if not args.no_time:
             times = bench_times(directory, library, wanted, args.runs)
-    if args.save:
-        args.save.write_text(json.dumps({"pairs": pairs, "counts": counts, "times": times}))
+    keep(args.save, pairs, counts, times)
     table = render(wanted, pairs, counts, times)
     print(table)
     if args.fill:

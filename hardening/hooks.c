@@ -19,12 +19,15 @@
 #include "redzone.h"
 #include "sample.h"
 #include "sidetable.h"
+#include "valgrind.h"
 #include "zero.h"
 #include "zerosize.h"
 
 uint32_t
 hooks_tail_bytes(void)
 {
+	if (valgrind_is_on())
+		return VALGRIND_TAIL_BYTES;
 	return options.redzone ? REDZONE_BYTES : options.canary ? CANARY_BYTES : 0;
 }
 
@@ -167,6 +170,8 @@ hooks_start(void)
 {
 	hooks_start_sampling();
 	fault_start();
+	if (valgrind_is_on())           /* which knows no mseal */
+		return;
 	sys_seal(&options, sizeof(options));
 	keep_mappings();
 }
@@ -180,6 +185,8 @@ hooks_end(void)
 bool
 hook_span_new(struct mspan *s)
 {
+	if (unlikely(valgrind_is_on()))
+		valgrind_new_span(s);
 	return sidetable_span_new(s);
 }
 
@@ -193,6 +200,8 @@ bool
 hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum malloc_api api,
     bool fresh)
 {
+	if (unlikely(valgrind_is_on()))
+		valgrind_alloc(p, bytes, api);
 	if (sidetable_is_on())
 		return debug_alloc(s, p, bytes, align, api, fresh);
 	if (mspan_is_large(s))
@@ -206,8 +215,12 @@ enum free_verdict
 hook_slot_free(struct mspan *s, size_t idx, enum malloc_api api)
 {
 	void *p = (void *)(s->base + idx * s->elem_bytes);
-	if (sidetable_is_on())
-		return debug_free(s, idx, api);
+	if (sidetable_is_on()) {
+		enum free_verdict v = debug_free(s, idx, api);
+		if (unlikely(valgrind_is_on()) && v == FREE_NOW)
+			valgrind_free(p);
+		return v;
+	}
 	if (mspan_is_large(s))
 		return FREE_NOW;
 	canary_check(s, p, malloc_api_name(api));

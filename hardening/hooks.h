@@ -9,6 +9,9 @@
 struct mheap;
 struct mspan;
 
+/* Before anything is made of the options (proc.c): under Valgrind they change. */
+void hook_options(void);
+
 /* Once, from proc.c, after the tiers are up and before the first span. */
 void hooks_init(struct mheap *h);
 
@@ -82,6 +85,13 @@ void hook_trim_end(void);
 size_t hook_metadata_bytes(void);
 /* What was asked for; `otherwise` if nobody knows. */
 size_t hook_slot_bytes(const struct mspan *s, size_t idx, size_t otherwise);
+/* A call was given what is no live object. true: somebody else has reported it, and
+ * the call is to do nothing (malloc.c). */
+bool hook_wrong_pointer(const void *p);
+/* After the program's last destructor (proc.c); and whether a free in an armed mode
+ * comes after that and need not be made (malloc.c). */
+void hook_end(void);
+bool hook_free_at_end(const void *p);
 /* Looks at every slot of a span at rest: canaries of live ones, zeroes of freed
  * ones (verify.c, patrol). NULL, or the tag of what is wrong, and where. */
 const char *hook_slot_check(const struct mspan *s, uintptr_t *where);

@@ -151,6 +151,8 @@ bad_pointer(const void *p, enum malloc_api api)
 	size_t bytes;
 	bool noscan;
 	struct die_info d = { .api = malloc_api_name(api), .addr = (uintptr_t)p };
+	if (hook_wrong_pointer(p))
+		return;
 	switch (outside_look(p, api, &bytes, &noscan)) {
 	case OUTSIDE_FREED:
 		d.code = freed_code(api);
@@ -548,6 +550,8 @@ static void
 free_any(void *p, enum malloc_api api)
 {
 	size_t idx;
+	if (mheap_.config.armed && hook_free_at_end(p))
+		return;
 	struct mspan *s = span_of((uintptr_t)p);
 	if (s == NULL) {
 		if (!outside_free(p, api))

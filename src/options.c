@@ -590,7 +590,7 @@ static struct env_var env_vars[] = {
 	{ .name = "SPANGUARD_REPORT_FD" },
 };
 
-static char complaints[8192];
+static char complaints[16384];
 static char chunk[4096];
 
 static void

@@ -100,6 +100,7 @@ init_locked(void)
 {
 	struct mheap_config config;
 	options_init();
+	hook_options();
 	sys_init(guard_kind(), options.guard_vma_percent);
 	proc_heap_config(&config);
 	mheap_init(&mheap_, &config);
@@ -421,4 +422,5 @@ proc_end(void)
 		verify_or_die();
 	if (options.stats_at_exit)
 		mstats_log();
+	hook_end();
 }

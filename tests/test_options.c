@@ -257,7 +257,7 @@ init_in_child(const char *opts, const char *strict, char *got, size_t cap)
 static void
 environment(void **state)
 {
-	static char got[16384];
+	static char got[32768];
 	(void)state;
 	assert_int_equal(init_in_child("sweep_share=33", "1", got, sizeof(got)), 33);
 	assert_string_equal(got, "");
