@@ -37,6 +37,7 @@ calloc(size_t n, size_t size)
 {
 	size_t bytes;
 	if (__builtin_mul_overflow(n, size, &bytes)) {
+		malloc_bad_request(API_CALLOC, "product", size, n);
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -56,6 +57,7 @@ reallocarray(void *p, size_t n, size_t size)
 {
 	size_t bytes;
 	if (__builtin_mul_overflow(n, size, &bytes)) {
+		malloc_bad_request(API_REALLOCARRAY, "product", size, n);
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -67,8 +69,10 @@ reallocarray(void *p, size_t n, size_t size)
 EXPORT int
 posix_memalign(void **out, size_t align, size_t bytes)
 {
-	if (!is_pow2(align) || align % sizeof(void *) != 0)
+	if (!is_pow2(align) || align % sizeof(void *) != 0) {
+		malloc_bad_request(API_POSIX_MEMALIGN, "alignment", align, 0);
 		return EINVAL;
+	}
 	int saved = errno;
 	void *p = mallocgc_aligned(align, bytes, API_POSIX_MEMALIGN);
 	errno = saved;
@@ -82,6 +86,8 @@ posix_memalign(void **out, size_t align, size_t bytes)
 static void *
 memalign_rounded(size_t align, size_t bytes, enum malloc_api api)
 {
+	if (align != 0 && !is_pow2(align))
+		malloc_bad_request(api, "alignment", align, 0);
 	if (align > (size_t)PTRDIFF_MAX / 2 + 1) {
 		errno = EINVAL;
 		return NULL;

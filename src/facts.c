@@ -432,6 +432,29 @@ put_mismatch(struct print *p, const struct die_info *info)
 }
 
 static void
+put_request(struct print *p, const struct die_info *info)
+{
+	print_str(p, "bad request: ");
+	print_str(p, info->api);
+	if (info->site != NULL && strcmp(info->site, "alignment") == 0) {
+		print_str(p, " with alignment ");
+		print_dec(p, info->given);
+		return;
+	}
+	print_str(p, " of ");
+	if (info->expected != 0) {
+		print_dec(p, info->expected);
+		print_str(p, " times ");
+	}
+	print_bytes(p, info->given);
+	if (info->expected == 0) {
+		print_str(p, " (");
+		print_sdec(p, (int64_t)info->given);
+		print_str(p, " as a signed number)");
+	}
+}
+
+static void
 put_title(struct print *p, const struct facts *f)
 {
 	const struct die_info *info = &f->info;
@@ -459,6 +482,7 @@ put_title(struct print *p, const struct facts *f)
 	case DIE_WRITE_AFTER_FREE: put_late(p, info); break;
 	case DIE_CORRUPTION: put_tagged(p, "allocator metadata corrupted", info); break;
 	case DIE_VERIFY: put_tagged(p, "heap verification failed", info); break;
+	case DIE_BAD_REQUEST: put_request(p, info); break;
 	case DIE_OUT_OF_MEMORY:
 		print_str(p, "out of memory: ");
 		print_str(p, info->api);

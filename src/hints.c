@@ -81,6 +81,10 @@ facts_hint(const struct facts *f)
 	case DIE_ALIGN_MISMATCH: return "allocated and released with different alignments";
 	case DIE_API_MISMATCH: 
 		return "new[] goes with delete[], new with delete, malloc and its kin with free; mismatch=0 switches this check off";
+	case DIE_BAD_REQUEST:
+		return f->info.site != NULL && strcmp(f->info.site, "alignment") == 0 ?
+		    "an alignment is a power of two, and for posix_memalign a multiple of 8" :
+		    "a subtraction that went below zero, a product that overflowed, or a length that was never set";
 	case DIE_USE_AFTER_FREE: return hint_use_after_free(f);
 	case DIE_OVERFLOW:
 	case DIE_UNDERFLOW: return hint_beyond(f);

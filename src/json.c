@@ -90,6 +90,10 @@ json_close(struct print *p, char bracket)
 void
 json_uint(struct print *p, const char *key, uint64_t value)
 {
+	if (value > INT64_MAX) {
+		json_addr(p, key, value);
+		return;
+	}
 	put_key(p, key);
 	print_dec(p, value);
 }

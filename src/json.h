@@ -3,7 +3,8 @@
  * A value that follows another gets its comma by looking at the last byte of the
  * buffer: none after '{', '[' and ':'. Strings that are not UTF-8 come out with
  * U+FFFD for each wrong byte, so the result is always valid. Addresses are
- * strings ("0x.."), because 64 bits do not fit into the numbers of many readers.
+ * strings ("0x.."), because 64 bits do not fit into the numbers of many readers;
+ * so are numbers above INT64_MAX.
  * A full buffer leaves JSON that is not whole: look at p->truncated. */
 #ifndef SPANGUARD_JSON_H
 #define SPANGUARD_JSON_H

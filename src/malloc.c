@@ -42,6 +42,7 @@
 #include "msize.h"
 #include "options.h"
 #include "proc.h"
+#include "report.h"
 #include "sys.h"
 #include "verify.h"
 #include "../hardening/hooks.h"
@@ -192,6 +193,14 @@ no_memory(void)
 {
 	errno = ENOMEM;
 	return NULL;
+}
+
+NOINLINE void
+malloc_bad_request(enum malloc_api api, const char *site, size_t given, size_t of)
+{
+	if (options.report_requests)
+		report_once(&(struct die_info){ .code = DIE_BAD_REQUEST,
+		    .api = malloc_api_name(api), .site = site, .given = given, .expected = of });
 }
 
 /* A cache for this call: the thread's own, or, for a thread that is past its
@@ -385,6 +394,8 @@ alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
 	const void *outer = enter_call(c, callstack_frame());
 	void *p = alloc_any(c, bytes, align, spc, fresh, api);
 	leave_call(c, outer);
+	if (unlikely(p == NULL && bytes > MALLOC_MAX_BYTES))
+		malloc_bad_request(api, "size", bytes, 0);
 	return p;
 }
 
@@ -790,6 +801,8 @@ reallocgc(void *p, size_t bytes, enum malloc_api api)
 	    outside_look(p, api, &have, &noscan) == OUTSIDE_OK)
 		return realloc_outside(p, have, bytes, noscan, api);
 	struct mspan *s = live_object(p, api, &idx);
+	if (s != NULL && unlikely(bytes > MALLOC_MAX_BYTES))
+		malloc_bad_request(api, "size", bytes, 0);
 	if (unlikely(s == NULL || bytes > MALLOC_MAX_BYTES))
 		return no_memory();
 	have = object_bytes(s, idx);

@@ -11,6 +11,10 @@ struct mspan;
 
 /* Anything above is refused with ENOMEM: a difference of two pointers into an
  * object must fit ptrdiff_t. */
+/* A request that cannot be met whatever the memory: reported if that is wanted.
+ * given: the size, with of: so many times; of 0 with site "alignment". */
+void malloc_bad_request(enum malloc_api api, const char *site, size_t given, size_t of);
+
 #define MALLOC_MAX_BYTES ((size_t)PTRDIFF_MAX - ARENA_SIZE)
 
 /* The C functions, with the API's name for reports. All set errno to ENOMEM

@@ -289,6 +289,13 @@ report_and_go_on(const struct die_info *info)
 }
 
 NOINLINE void
+report_once(const struct die_info *info)
+{
+	if (is_new_place(info))
+		report_here(info, (uintptr_t)__builtin_return_address(0));
+}
+
+NOINLINE void
 complain(const struct die_info *info)
 {
 	uintptr_t caller = (uintptr_t)__builtin_return_address(0);

@@ -16,6 +16,9 @@ extern char spanguard_report[REPORT_KEPT_BYTES] __attribute__((visibility("defau
  * times. Async-signal-safe, errno kept. */
 void report_and_go_on(const struct die_info *info);
 
+/* The same, once for each place in the program, whatever halt_on_error says. */
+void report_once(const struct die_info *info);
+
 /* Where the calling thread is in the middle of a report: sends off what there is
  * of it and ends the process. Else it does nothing. */
 void report_cut_short(void);

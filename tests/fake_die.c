@@ -66,6 +66,12 @@ report_and_go_on(const struct die_info *info)
 }
 
 __attribute__((weak)) void
+report_once(const struct die_info *info)
+{
+	die(info);
+}
+
+__attribute__((weak)) void
 report_cut_short(void)
 {
 }

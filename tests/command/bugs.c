@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,6 +143,18 @@ again_and_again(void)
 		twice();
 }
 
+static void
+bad_requests(void)
+{
+	volatile size_t less = 2;
+	void *q = NULL;
+	for (int i = 0; i < 3; i++)
+		p = malloc(less - 10);                     /* negative size */
+	p = calloc(SIZE_MAX / 2, less + 2);
+	if (posix_memalign(&q, 24, 100) != 22 || p != NULL)
+		abort();
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -150,7 +163,7 @@ static const struct {
 	{ "foreign", foreign }, { "interior", interior }, { "stale", stale },
 	{ "use-after-free", use_after_free }, { "overflow", overflow },
 	{ "late-overflow", late_overflow }, { "wrong-size", wrong_size },
-	{ "many-places", many_places }, { "again", again_and_again },
+	{ "bad-requests", bad_requests }, { "many-places", many_places }, { "again", again_and_again },
 };
 
 static void

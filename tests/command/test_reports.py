@@ -101,6 +101,22 @@ def test_access(spanguard, bugs, scratch, reports, line):
     assert first["pc"] == access["pc"] and first["line"] == line("bad write")
 
 
+@pytest.mark.parametrize("mode", ["debug", "guard"])
+def test_bad_requests_go_on(spanguard, bugs, scratch, reports, mode, line):
+    done = spanguard(f"--mode={mode}", f"--json={scratch}/json", bugs, "bad-requests")
+    assert done.status == 86 and done.out == "the end\n", done
+    found = reports(scratch / "json")
+    assert [(r["id"], r["title"], r["continues"]) for r in found] == [
+        ("SG-BR", "bad request: malloc of 18,446,744,073,709,551,608 bytes (-8 as a signed number)", True),
+        ("SG-BR", "bad request: calloc of 9223372036854775807 times 4 bytes", True),
+        ("SG-BR", "bad request: posix_memalign with alignment 24", True)]
+    assert line("negative size") in [f.get("line") for f in found[0]["stacks"]["error"]["frames"]]
+    assert found[0]["given"] == "0xfffffffffffffff8"
+    for title in (r["title"] for r in found):
+        assert done.err.count(f"==ERROR: spanguard: {title}") == 1
+    assert spanguard("--mode=hardened", bugs, "bad-requests").clean() == "the end\n"
+
+
 def test_same_place_same_fingerprint(spanguard, bugs, scratch, reports):
     prints = []
     for i, bug in enumerate(["double-free", "double-free", "interior"]):
