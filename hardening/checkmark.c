@@ -1,6 +1,7 @@
 /* checkmark.c - see checkmark.h. Slow and plain on purpose. */
 #include "checkmark.h"
 
+#include "hooks.h"
 #include "sample.h"
 #include "stoptheworld.h"
 #include "../src/atomic.h"
@@ -135,7 +136,12 @@ consider(struct walk *w, uintptr_t value)
 	if (s == NULL || a32_load_acquire(&s->state) != SPAN_IN_USE)
 		return;
 	size_t idx = slot_of(s, value);
-	if (idx >= s->nelems || !slot_is_live(s, idx) || !set_check(slot_address(s, idx)))
+	if (idx >= s->nelems || !slot_is_live(s, idx))
+		return;
+	uintptr_t base = slot_address(s, idx);
+	bool behind = value != base && !mspan_is_tiny(s) &&
+	    value >= base + hook_slot_bytes(s, idx, s->elem_bytes);
+	if (behind || !set_check(base))
 		return;
 	w->objects++;
 	if (!span_class_noscan(s->span_class) && w->n < w->cap)

@@ -2,6 +2,8 @@
  * the rooms that work on slots are called. */
 #include "hooks.h"
 
+#include <errno.h>
+
 #include "../src/marena.h"
 #include "../src/mheap.h"
 #include "../src/mspan.h"
@@ -13,6 +15,7 @@
 #include "guard.h"
 #include "guardmode.h"
 #include "guardspace.h"
+#include "leak.h"
 #include "patrol.h"
 #include "pinned.h"
 #include "quarantine.h"
@@ -90,6 +93,7 @@ hooks_init(struct mheap *h)
 		.pass_spans = options.mark_pass_spans,
 	};
 	pinned_init(&pinned);
+	leak_init(&(struct leak_config){ .suppressions = options.leak_suppressions });
 	guard_init(h, options.span_guards, options.large_guards, options.large_guards_both,
 	    options.seed);
 	guard_spans_both(options.span_guards_both);
@@ -363,4 +367,29 @@ void
 hook_outside_fork_parent(void)
 {
 	guardspace_fork_parent();
+}
+
+int
+hook_leak_check(bool delta)
+{
+	return leak_check(delta);
+}
+
+int
+hook_leak_ignore(const void *p)
+{
+	return leak_ignore(p) ? 0 : EINVAL;
+}
+
+void
+hook_leak_from_signal(void)
+{
+	leak_from_signal();
+}
+
+void
+hook_leak_if_wanted(void)
+{
+	if (leak_wanted())
+		leak_if_wanted();
 }

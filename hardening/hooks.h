@@ -169,6 +169,13 @@ bool hook_object(uintptr_t addr, struct room_object *out);
 /* mark.h: a conservative mark and its second pass (export_spanguard.c): 0 they
  * agree, -1 there was none; else death. */
 int hook_mark_check(void);
+/* leak.h: a check, and one of what is new (export_spanguard.c, proc.c): the number of
+ * lost objects, -1: none was made. What is no leak: 0 or EINVAL. */
+int hook_leak_check(bool delta);
+int hook_leak_ignore(const void *p);
+/* leak_signal (proc.c); and what the handler left to do (malloc.c). */
+void hook_leak_from_signal(void);
+void hook_leak_if_wanted(void);
 /* Root ranges of the user's (export_spanguard.c): 0, ENOMEM or ENOENT. */
 int hook_root_add(const void *p, size_t bytes);
 int hook_root_remove(const void *p, size_t bytes);

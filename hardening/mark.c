@@ -23,6 +23,7 @@
 #include "hooks.h"
 #include "roots.h"
 #include "sample.h"
+#include "sidetable.h"
 #include "../src/die.h"
 #include "../src/malloc.h"
 #include "../src/marena.h"
@@ -67,16 +68,19 @@ struct class_shape {
 struct outside {
 	uintptr_t base;
 	size_t bytes;
-	bool noscan, white, rescan;
+	bool noscan, white, rescan, indirect;
 };
 
 struct pass {
 	uintptr_t lo;                  /* the heap lies in [lo, lo + span_bytes) */
 	uintptr_t span_bytes;
-	bool reference_only;           /* marks nothing, looks for watched ranges */
+	bool reference_only;           /* marks nothing: looks for watched ranges, */
+	bool classifying;              /* or for lost objects */
 	bool overflowed;
+	bool exact;                    /* there are records: an object ends where they say */
 	struct mark_page **arena;      /* by arena from lo; NULL: none of ours */
 	uint64_t *white;
+	uint64_t *indirect;            /* a bit a slot; only where the request classifies */
 	uintptr_t *stack;
 	size_t n, cap;
 	uintptr_t ring[RING];
@@ -231,8 +235,10 @@ make_tables(struct pass *p)
 	p->first_bits = scratch_array(p->n_spans, sizeof(*p->first_bits));
 	p->rescan = scratch_array(p->n_spans, 1);
 	p->stack = scratch_array(p->cap, sizeof(*p->stack));
+	p->indirect = p->req->classify ? scratch_array(p->n_words, sizeof(*p->indirect)) : NULL;
 	return p->arena != NULL && p->pages != NULL && p->white != NULL && p->span != NULL &&
-	    p->first_bits != NULL && p->rescan != NULL && p->stack != NULL;
+	    p->first_bits != NULL && p->rescan != NULL && p->stack != NULL &&
+	    (p->indirect != NULL || !p->req->classify);
 }
 
 static void
@@ -240,7 +246,8 @@ enter_outside(uintptr_t base, size_t bytes, bool noscan, void *arg)
 {
 	struct pass *p = arg;
 	if (p->n_outside < ARRAY_LEN(p->outside))
-		p->outside[p->n_outside++] = (struct outside){ base, bytes, noscan, true, false };
+		p->outside[p->n_outside++] = (struct outside){ base, bytes, noscan, true,
+			false, false };
 }
 
 static void
@@ -250,6 +257,7 @@ fill_tables(struct pass *p)
 	sample_pool(&p->pool, &pool_end);
 	p->pool_bytes = pool_end - p->pool;
 	p->n_outside = 0;
+	p->exact = sidetable_is_on();
 	sample_each_live(enter_outside, p);
 	enter_arenas(p);
 	p->n_spans = p->n_words = 0;
@@ -265,9 +273,16 @@ drop_tables(struct pass *p)
 	stw_scratch_free(p->pages, p->n_arenas * ARENA_PAGES * sizeof(*p->pages));
 	stw_scratch_free(p->white, p->n_words * sizeof(*p->white));
 	stw_scratch_free(p->span, p->n_spans * sizeof(*p->span));
+	stw_scratch_free(p->indirect, p->n_words * sizeof(*p->indirect));
 	stw_scratch_free(p->first_bits, p->n_spans * sizeof(*p->first_bits));
 	stw_scratch_free(p->rescan, p->n_spans);
 	stw_scratch_free(p->stack, p->cap * sizeof(*p->stack));
+}
+
+static uintptr_t
+slot_address(const struct mspan *s, size_t idx)
+{
+	return s->base + idx * (mspan_is_large(s) ? 0 : s->elem_bytes);
 }
 
 /* ---- a word ---- */
@@ -332,8 +347,12 @@ static NOINLINE void
 visit_outside(struct pass *p, uintptr_t value)
 {
 	struct outside *o = find_outside(p, value);
-	if (o == NULL || !o->white || p->reference_only)
+	if (o == NULL || !o->white)
 		return;
+	if (p->reference_only) {
+		o->indirect |= p->classifying && o->base != p->here.object;
+		return;
+	}
 	if (mark_fault != 0 && ++p->marks % mark_fault == 0)
 		return;
 	o->white = false;
@@ -345,16 +364,40 @@ visit_outside(struct pass *p, uintptr_t value)
 		o->rescan = p->overflowed = true;
 }
 
-static NOINLINE void
-visit_tiny(struct pass *p, const struct mark_page *pg, uintptr_t value)
+/* Whether the byte at that offset of the slot is behind the object. One of no bytes
+ * is where it begins. */
+static NOINLINE bool
+is_behind(const struct pass *p, const struct mark_page *pg, size_t idx, size_t off)
 {
 	const struct mspan *s = p->span[pg->span];
+	return off != 0 && off >= hook_slot_bytes(s, idx, s->elem_bytes);
+}
+
+/* The granule at which the tiny object begins that value lies in; nelems: none. */
+static size_t
+tiny_idx(const struct mspan *s, uintptr_t value)
+{
 	size_t idx = (value - s->base) / TINY_GRANULE_BYTES;
 	if (idx >= s->nelems)
-		return;
+		return s->nelems;
 	while (idx % TINY_BLOCK_GRANULES != 0 && (s->cont[idx / 64] >> (idx % 64) & 1) != 0)
 		idx--;
-	take_white(p, pg->bits, idx);
+	return idx;
+}
+
+/* A word of a lost object. What points to itself is no less lost for that. */
+static void
+note_indirect(struct pass *p, const struct mark_page *pg, uintptr_t value)
+{
+	const struct mspan *s = p->span[pg->span];
+	size_t idx = pg->kind == PAGE_TINY ? tiny_idx(s, value) :
+	    mspan_is_large(s) ? 0 : (value - s->base) / s->elem_bytes;
+	uint64_t bit = (uint64_t)1 << (idx % 64);
+	if (idx >= s->nelems || (p->white[pg->bits + idx / 64] & bit) == 0)
+		return;
+	uintptr_t base = slot_address(s, idx);
+	if (base != p->here.object && !(p->exact && is_behind(p, pg, idx, value - base)))
+		p->indirect[pg->bits + idx / 64] |= bit;
 }
 
 static NOINLINE void
@@ -364,12 +407,23 @@ visit_rare(struct pass *p, const struct mark_page *pg, uintptr_t value, uintptr_
 		note_reference(p, pg, value, at);
 		return;
 	}
-	if (p->reference_only)
+	if (p->reference_only) {
+		if (p->classifying)
+			note_indirect(p, pg, value);
 		return;
-	if (pg->kind == PAGE_TINY)
-		visit_tiny(p, pg, value);
-	else if (take_white(p, pg->bits, 0) && pg->kind == PAGE_LARGE)
-		push(p, p->span[pg->span]->base, pg->span_class, pg->span);
+	}
+	if (pg->kind == PAGE_TINY) {
+		const struct mspan *s = p->span[pg->span];
+		size_t idx = tiny_idx(s, value);
+		if (idx < s->nelems)
+			take_white(p, pg->bits, idx);
+		return;
+	}
+	uintptr_t base = p->span[pg->span]->base;
+	if (p->exact && is_behind(p, pg, 0, value - base))
+		return;
+	if (take_white(p, pg->bits, 0) && pg->kind == PAGE_LARGE)
+		push(p, base, pg->span_class, pg->span);
 }
 
 INLINE void
@@ -394,6 +448,9 @@ visit(struct pass *p, uintptr_t value, uintptr_t at)
 	const struct class_shape *c = &p->shape[pg->span_class];
 	size_t in_span = ((size_t)pg->page << PAGE_SHIFT) + (value & (PAGE_SIZE - 1));
 	size_t idx = (size_t)(((uint64_t)in_span * c->divmul) >> 32);
+	if (unlikely(p->exact) && idx < c->nelems &&
+	    is_behind(p, pg, idx, in_span - idx * c->elem_bytes))
+		return;
 	if (idx < c->nelems && take_white(p, pg->bits, idx) && pg->kind == PAGE_SMALL)
 		push(p, value - (in_span - idx * c->elem_bytes), pg->span_class, pg->span);
 }
@@ -452,12 +509,6 @@ drain(struct pass *p)
 		p->ring_n--;
 		scan_object(p, e & (ADDR_LIMIT - 1), (unsigned)(e >> CLASS_SHIFT));
 	}
-}
-
-static uintptr_t
-slot_address(const struct mspan *s, size_t idx)
-{
-	return s->base + idx * (mspan_is_large(s) ? 0 : s->elem_bytes);
 }
 
 /* Every object of span i that is live and reached (or, not reached), once more. */
@@ -521,19 +572,21 @@ mark_roots(struct pass *p)
 }
 
 /* A pointer in an object that seems lost counts for a watched range: the pointer
- * to that object may be one that no scan can see. */
+ * to that object may be one that no scan can see. And it makes what it points to
+ * an indirect loss. */
 static void
 look_into_unreached(struct pass *p)
 {
-	if (p->req->n_watch == 0)
+	if (p->req->n_watch == 0 && !p->req->classify)
 		return;
 	p->reference_only = true;
+	p->classifying = p->req->classify;
 	p->here = (struct mark_reference){ .place = MARK_IN_OBJECT, .unreached = true };
 	for (size_t i = 0; i < p->n_spans; i++)
 		if (!span_class_noscan(p->span[i]->span_class))
 			scan_span(p, i, false);
 	scan_outside(p, false);
-	p->reference_only = false;
+	p->reference_only = p->classifying = false;
 }
 
 static size_t
@@ -549,11 +602,14 @@ object_bytes(const struct mspan *s, size_t idx)
 }
 
 static void
-count_white_word(struct pass *p, const struct mspan *s, size_t w, uint64_t white)
+count_white_word(struct pass *p, size_t i, size_t w)
 {
-	for (uint64_t bits = white; bits != 0; bits &= bits - 1) {
+	const struct mspan *s = p->span[i];
+	size_t at = p->first_bits[i] + w;
+	for (uint64_t bits = p->white[at]; bits != 0; bits &= bits - 1) {
 		size_t idx = w * 64 + ctz64(bits);
-		struct mark_object o = { slot_address(s, idx), object_bytes(s, idx), s };
+		struct mark_object o = { slot_address(s, idx), object_bytes(s, idx), s,
+			p->indirect != NULL && (p->indirect[at] >> (idx % 64) & 1) != 0 };
 		p->out->leaked_objects++;
 		p->out->leaked_bytes += o.bytes;
 		if (p->req->on_unmarked != NULL)
@@ -574,7 +630,7 @@ count_span_marks(struct pass *p, size_t i)
 		else
 			for (; marked != 0; marked &= marked - 1)
 				p->out->marked_bytes += object_bytes(s, w * 64 + ctz64(marked));
-		count_white_word(p, s, w, white);
+		count_white_word(p, i, w);
 	}
 }
 
@@ -582,7 +638,8 @@ static void
 count_outside(struct pass *p)
 {
 	for (size_t i = 0; i < p->n_outside; i++) {
-		struct mark_object o = { p->outside[i].base, p->outside[i].bytes, NULL };
+		struct mark_object o = { p->outside[i].base, p->outside[i].bytes, NULL,
+			p->outside[i].indirect };
 		if (!p->outside[i].white) {
 			p->out->marked_objects++;
 			p->out->marked_bytes += o.bytes;

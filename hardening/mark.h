@@ -64,6 +64,7 @@ struct mark_object {
 	uintptr_t base;
 	size_t bytes;
 	const struct mspan *span;      /* NULL: a sampled object */
+	bool indirect;                 /* classify: another object nobody reaches points to it */
 };
 
 /* Callbacks run with the world stopped and the heap's locks held: no malloc, no
@@ -75,6 +76,7 @@ struct mark_request {
 	bool (*begin)(struct mark_request *req);
 	void (*end)(struct mark_request *req, bool ok);
 	uint64_t deadline_ns;          /* for stopping the world; 0: STW_DEADLINE_NS */
+	bool classify;                 /* tell which lost objects other lost ones point to */
 	bool check;                    /* a second pass by other code must agree */
 	struct mark_watch *watch;      /* the array is no root */
 	size_t n_watch;

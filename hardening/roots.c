@@ -614,12 +614,43 @@ is_root_mapping(const struct line *l)
 
 #if defined(__x86_64__)
 
-enum { TCB_MOST_BYTES = 8192, TCB_SELF = 2 };
+enum { TCB_MOST_BYTES = 8192, TCB_SELF = 2, TID_FROM = 256, TID_USUALLY = 720, TID_END = 1024 };
 
-/* Where the record of an ended thread lies in a stack that libc keeps for the next
- * one, 0: it is no such stack. The record, at the thread pointer, begins with its
+/* Where libc's record has the thread's number: seen in the caller's own, 0: not
+ * clear. A joined thread's is -1 there, an ended one's 0. */
+__attribute__((no_sanitize("address"))) static size_t
+tid_offset(void)
+{
+	const char *record = (const char *)stw_thread_pointer();
+	int tid = sys_gettid();
+	size_t found = 0;
+	if (*(const int *)(record + TID_USUALLY) == tid)
+		return TID_USUALLY;
+	for (size_t off = TID_FROM; off < TID_END; off += sizeof(int)) {
+		if (*(const int *)(record + off) != tid)
+			continue;
+		if (found != 0)
+			return 0;
+		found = off;
+	}
+	return found;
+}
+
+/* Nobody can ask for its result any more. */
+static bool
+was_joined(uintptr_t record)
+{
+	struct peek k = { { 0 } };
+	size_t off = tid_offset();
+	int tid;
+	return off != 0 && peek_read(&k, &tid, record + off, sizeof(tid)) && tid == -1;
+}
+
+/* What still counts of a stack that libc keeps for the next thread: the record of
+ * the ended one, and when that was joined only its head, where the vector of its
+ * TLS blocks stands. { 0, 0 }: it is no such stack. The record, at the thread pointer, begins with its
  * own address and has it again in the third word. */
-static uintptr_t
+static struct range
 ended_thread(const struct line *l)
 {
 	uintptr_t word[TCB_SELF + 1];
@@ -628,17 +659,17 @@ ended_thread(const struct line *l)
 	uintptr_t least = l->end - l->start > TCB_MOST_BYTES ? l->end - TCB_MOST_BYTES : l->start;
 	for (; at >= least; at -= CACHE_LINE)
 		if (peek_read(&k, word, at, sizeof(word)) && word[0] == at && word[TCB_SELF] == at)
-			return at;
-	return 0;
+			return (struct range){ at, was_joined(at) ? at + sizeof(word) : l->end };
+	return (struct range){ 0, 0 };
 }
 
 #else
 
-static uintptr_t
+static struct range
 ended_thread(const struct line *l)
 {
 	(void)l;
-	return 0;
+	return (struct range){ 0, 0 };
 }
 
 #endif
@@ -648,7 +679,7 @@ add_line(struct collector *c, const struct line *l, const struct line *below)
 {
 	size_t first;
 	size_t n = threads_in(c, l->start, l->end, &first);
-	uintptr_t start = l->start;
+	uintptr_t start = l->start, end = l->end;
 	c->kind = n != 0 ? ROOT_STACK : ROOT_DATA;
 	c->tid = n == 1 ? tid_of_sp(c, c->sps[first].start) : 0;
 	c->res.skip_file = !l->anonymous && !path_is(l, "[") && !path_is(l, "/dev/zero");
@@ -659,10 +690,11 @@ add_line(struct collector *c, const struct line *l, const struct line *below)
 		if (path_is(l, "[stack]") || (guarded && tp > sp && tp < l->end))
 			start = sp - RED_ZONE_BYTES > start ? sp - RED_ZONE_BYTES : start;
 	} else if (n == 0 && guarded && !thread_pointer_in(c, l)) {
-		uintptr_t record = ended_thread(l);
-		start = record != 0 ? record : start;
+		struct range rest = ended_thread(l);
+		start = rest.start != 0 ? rest.start : start;
+		end = rest.start != 0 ? rest.end : end;
 	}
-	add_mapping(c, start, l->end);
+	add_mapping(c, start, end);
 }
 
 static void

@@ -61,6 +61,18 @@ int spanguard_root_remove(const void *p, size_t bytes);
  * of stopped threads that the kernel does not restart return EINTR. */
 int spanguard_mark_check(void);
 
+/* Stops all other threads and looks for objects that are allocated and that no
+ * pointer leads to; writes a report of them to the log, in LeakSanitizer's form, with
+ * the stacks that allocated them where these are known (records=1, mode=debug).
+ * Returns how many it reported; -1: there was no pass (a warning says why). delta:
+ * only those that the last check, of either kind, did not find, by their addresses. */
+int spanguard_leak_check(void);
+int spanguard_leak_check_delta(void);
+
+/* The object that p points into, and what can be reached from it, is no leak until
+ * it is freed. 0, or -1 with errno EINVAL if p is in no live object. */
+int spanguard_leak_ignore(const void *p);
+
 /* A picture of the heap at one moment. In-use counts are exact for threads at
  * rest and a few operations off for running ones. */
 struct spanguard_stats {

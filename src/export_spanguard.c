@@ -86,6 +86,24 @@ spanguard_mark_check(void)
 	return hook_mark_check();
 }
 
+EXPORT int
+spanguard_leak_check(void)
+{
+	return hook_leak_check(false);
+}
+
+EXPORT int
+spanguard_leak_check_delta(void)
+{
+	return hook_leak_check(true);
+}
+
+EXPORT int
+spanguard_leak_ignore(const void *p)
+{
+	return errno_of(hook_leak_ignore(p));
+}
+
 EXPORT void
 spanguard_stats(struct spanguard_stats *out)
 {

@@ -217,12 +217,20 @@ cache_for_call(struct mcache *c)
 	return c->busy == CACHE_SLOW ? NULL : c;
 }
 
+/* No lock of ours is held: the time for what stops the world. */
+static NOINLINE void
+at_safe_point(void)
+{
+	mheap_release_unmarked(&mheap_);
+	hook_leak_if_wanted();
+}
+
 static void
 cache_done(struct mcache *c)
 {
 	proc_shared_unlock(c);
-	if (unlikely(options.quarantine == OPT_QUARANTINE_MARK))
-		mheap_release_unmarked(&mheap_);
+	if (unlikely(options.quarantine == OPT_QUARANTINE_MARK || options.leak_signal != 0))
+		at_safe_point();
 	if (unlikely(options.verify_every != 0 || options.verify_signal != 0))
 		verify_now_and_then();
 }

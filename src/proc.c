@@ -20,7 +20,9 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "die.h"
 #include "malloc.h"
@@ -384,12 +386,60 @@ on_verify_signal(int sig)
 }
 
 static void
+on_leak_signal(int sig)
+{
+	(void)sig;
+	hook_leak_from_signal();
+}
+
+static void
+install_leak_signal(void)
+{
+	struct sigaction sa = { .sa_handler = on_leak_signal, .sa_flags = SA_RESTART };
+	if (options.leak_signal != 0 && sigaction((int)options.leak_signal, &sa, NULL) != 0)
+		report_warn("leak_signal: the kernel refuses a handler for this signal", NULL);
+}
+
+static void
 install_verify_signal(void)
 {
 	struct sigaction sa = { .sa_handler = on_verify_signal, .sa_flags = SA_RESTART };
 	if (options.verify_signal != 0 &&
 	    sigaction((int)options.verify_signal, &sa, NULL) != 0)
 		report_warn("verify_signal: the kernel refuses a handler for this signal", NULL);
+}
+
+/* The leak report comes last of all: after the destructors, and after the functions
+ * of atexit. What was registered first in the process runs last, so on_exit's
+ * function is called behind our destructor, or, in a static program, before. It
+ * knows the exit status, which only a second call of exit can change: glibc says
+ * that the status of the last one counts, and still flushes the streams. */
+int on_exit(void (*fn)(int status, void *arg), void *arg) __attribute__((weak));
+
+static struct {
+	unsigned expected, called;
+	int status;
+} last_words;
+
+static void
+say_last_words(void)
+{
+	if (++last_words.called != last_words.expected)
+		return;
+	int lost = hook_leak_check(false);
+	if (lost <= 0 || last_words.status != 0 || options.leak_exitcode == 0)
+		return;
+	if (last_words.expected == 1)
+		_exit((int)options.leak_exitcode);
+	exit((int)options.leak_exitcode);
+}
+
+static void
+on_process_exit(int status, void *arg)
+{
+	(void)arg;
+	last_words.status = status;
+	say_last_words();
 }
 
 __attribute__((constructor(101))) static void
@@ -406,6 +456,9 @@ proc_start(void)
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
 	watch_for_forks();
 	install_verify_signal();
+	install_leak_signal();
+	if (options.leak_check)
+		last_words.expected = on_exit != NULL && on_exit(on_process_exit, NULL) == 0 ? 2 : 1;
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
 		start_background_scavenger();
 	hooks_start();
@@ -423,4 +476,6 @@ proc_end(void)
 	if (options.stats_at_exit)
 		mstats_log();
 	hook_end();
+	if (options.leak_check)
+		say_last_words();
 }

@@ -123,6 +123,24 @@ report_put_warning(struct print *p)
 }
 
 void
+report_put_error(struct print *p)
+{
+	print_str(p, "ERROR: ");
+}
+
+/* Every pc is in /lib/module; those below 0x10000 are functions by their number. */
+bool
+report_look_up(uintptr_t pc, const char **symbol, const char **module)
+{
+	static char name[16];
+
+	snprintf(name, sizeof(name), "f%lu", (unsigned long)pc);
+	*symbol = pc < 0x10000 ? name : NULL;
+	*module = "/lib/module";
+	return true;
+}
+
+void
 report_put_address(struct print *p, uintptr_t addr)
 {
 	print_str(p, "address ");
