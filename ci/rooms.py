@@ -29,7 +29,7 @@ from dataclasses import dataclass
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COMMAND = ROOT / "build" / "spanguard"
 MODES = ["strict", "debug", "guard", "hardened"]        # whose value a room gets: the first that has one
-NOT_A_ROOM = {"mode", "seed", "log", "help", "stats_at_exit"}       # these choose no behaviour, or only talk
+NOT_A_ROOM = {"mode", "seed", "log", "help", "stats_at_exit", "mark_report", "leak_check"}       # these choose no behaviour, or only talk
 API = ["no_overlap.c", "realloc_grid.c", "realloc_semantics.c", "alignments.c", "calloc_zero.c", "usable_size.c",
        "malloc_zero.c", "malloc_trim.c", "new_forms.cc", "containers.cc"]
 SECONDS = 1

@@ -13,6 +13,7 @@
 #include "../src/sys.h"
 #include "guard.h"
 #include "redzone.h"
+#include "roots.h"
 #include "sidetable.h"
 
 enum {
@@ -54,6 +55,8 @@ debug_init(const struct debug_config *c)
 		return;
 	wait.places = ring_places(c->wait_bytes);
 	wait.ring = persistent_alloc(&wait.memory, wait.places * sizeof(*wait.ring), CACHE_LINE);
+	if (wait.ring != NULL)          /* what waits here is not kept alive by it */
+		roots_exclude(wait.ring, wait.places * sizeof(*wait.ring));
 }
 
 void

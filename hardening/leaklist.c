@@ -13,10 +13,10 @@ order_of(uintptr_t a, uintptr_t b)
 static int
 compare_stacks(const struct lost *a, const struct lost *b)
 {
-	if (a->pcs == b->pcs)
-		return 0;
-	if (a->frames != b->frames || a->pcs == NULL || b->pcs == NULL)
+	if (a->frames != b->frames)
 		return order_of(a->frames, b->frames);
+	if (a->pcs == b->pcs || a->pcs == NULL || b->pcs == NULL)
+		return order_of(a->pcs != NULL, b->pcs != NULL);
 	return memcmp(a->pcs, b->pcs, a->frames * sizeof(a->pcs[0]));
 }
 

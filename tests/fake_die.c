@@ -141,6 +141,12 @@ report_look_up(uintptr_t pc, const char **symbol, const char **module)
 }
 
 void
+report_leak_json(const struct leak_facts *l)
+{
+	(void)l;
+}
+
+void
 report_put_address(struct print *p, uintptr_t addr)
 {
 	print_str(p, "address ");
