@@ -20,6 +20,7 @@
 #include "pinned.h"
 #include "quarantine.h"
 #include "redzone.h"
+#include "ring.h"
 #include "sample.h"
 #include "sidetable.h"
 #include "valgrind.h"
@@ -100,6 +101,7 @@ hooks_init(struct mheap *h)
 	canary_init(options.canary, options.seed);
 	zero_init(options.zero_on_free);
 	patrol_init(options.patrol);
+	ring_init(options.ring);
 	records_init();
 	if (options.records)
 		fault_add_room(&debug_room);
@@ -126,6 +128,7 @@ hooks_reset(void)
 	canary_init(false, 1);
 	zero_init(false);
 	patrol_init(0);
+	ring_init(0);
 	zerosize_init(false, 1);
 	sidetable_init(&(struct side_config){ 0 });
 	debug_init(&(struct debug_config){ 0 });
@@ -206,6 +209,7 @@ hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum
 {
 	if (unlikely(valgrind_is_on()))
 		valgrind_alloc(p, bytes, api);
+	ring_note(p, bytes, api);
 	if (sidetable_is_on())
 		return debug_alloc(s, p, bytes, align, api, fresh);
 	if (mspan_is_large(s))
@@ -219,6 +223,7 @@ enum free_verdict
 hook_slot_free(struct mspan *s, size_t idx, enum malloc_api api)
 {
 	void *p = (void *)(s->base + idx * s->elem_bytes);
+	ring_note(p, 0, api);
 	if (sidetable_is_on()) {
 		enum free_verdict v = debug_free(s, idx, api);
 		if (unlikely(valgrind_is_on()) && v == FREE_NOW)
@@ -315,11 +320,13 @@ void *
 hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill, enum malloc_api api)
 {
 	void *p = guardmode_alloc(bytes, align, noscan, api);
-	if (p != NULL)
-		return p;
-	if (unlikely(bytes == 0))
-		return zerosize_alloc(align);
-	return sample_maybe_alloc(bytes, align, noscan, refill);
+	if (p == NULL && unlikely(bytes == 0))
+		p = zerosize_alloc(align);
+	else if (p == NULL)
+		p = sample_maybe_alloc(bytes, align, noscan, refill);
+	if (unlikely(p != NULL))
+		ring_note(p, bytes, api);
+	return p;
 }
 
 enum outside_verdict
@@ -337,7 +344,11 @@ hook_outside_free(void *p, enum malloc_api api)
 	enum outside_verdict v = guardmode_free(p, api);
 	if (v == OUTSIDE_FOREIGN)
 		v = sample_free(p, malloc_api_name(api));
-	return v != OUTSIDE_FOREIGN ? v : zerosize_free(p);
+	if (v == OUTSIDE_FOREIGN)
+		v = zerosize_free(p);
+	if (v == OUTSIDE_OK)
+		ring_note(p, 0, api);
+	return v;
 }
 
 void

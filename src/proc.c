@@ -85,7 +85,7 @@ proc_heap_config(struct mheap_config *out)
 		    options.canary || options.records },
 		.randomize = options.randomize,
 		.armed = options.canary || options.zero_on_free || options.records ||
-		    options.guard_objects,
+		    options.guard_objects || options.ring != 0,
 		.exact = options.records,
 		.whole = options.quarantine == OPT_QUARANTINE_MARK,
 		.zeroed = options.zero_on_free,
