@@ -8,19 +8,13 @@
 #include "../src/sys.h"
 
 enum {
-	UNIT_BYTES = 8,
-	CHUNK_UNITS = DEPOT_CHUNK_BYTES / UNIT_BYTES,
+	UNIT_BYTES = DEPOT_UNIT_BYTES,
+	CHUNK_UNITS = DEPOT_CHUNK_UNITS,
 	CHUNKS = 4096,
 	HEADER_UNITS = 1,
 	FIRST_ID = 1,               /* 0 is no id */
 	BUCKETS = 1 << 16,
-	HASH_BITS = 24,             /* kept beside the number of frames */
-};
-
-struct entry {
-	uint32_t next;              /* id of the next in the chain; constant once hung in */
-	uint32_t frames_hash;       /* frames << HASH_BITS | a part of the hash */
-	uintptr_t pcs[];
+	HASH_BITS = DEPOT_HASH_BITS,
 };
 
 static struct {
@@ -38,6 +32,12 @@ depot_init(size_t bytes)
 	size_t chunks = bytes / DEPOT_CHUNK_BYTES;
 	depot.limit = (uint64_t)(chunks < CHUNKS ? chunks : CHUNKS) * CHUNK_UNITS;
 	a64_store_relaxed(&depot.at, FIRST_ID);
+}
+
+const atomic_ptr *
+depot_chunks(void)
+{
+	return depot.chunks;
 }
 
 /* Of two who need it first, one keeps what it got. */
@@ -75,18 +75,18 @@ hash(const uintptr_t *pcs, size_t n)
 	return h * 0xd6e8feb86659fd93u;
 }
 
-static struct entry *
+static struct depot_entry *
 entry_of(uint32_t id)
 {
 	char *chunk = aptr_load_acquire(&depot.chunks[id / CHUNK_UNITS]);
-	return (struct entry *)(chunk + (size_t)(id % CHUNK_UNITS) * UNIT_BYTES);
+	return (struct depot_entry *)(chunk + (size_t)(id % CHUNK_UNITS) * UNIT_BYTES);
 }
 
 static uint32_t
 find(uint32_t id, uint32_t until, const uintptr_t *pcs, size_t n, uint32_t frames_hash)
 {
 	while (id != until) {
-		const struct entry *e = entry_of(id);
+		const struct depot_entry *e = entry_of(id);
 		if (e->frames_hash == frames_hash && memcmp(e->pcs, pcs, n * sizeof(*pcs)) == 0)
 			return id;
 		id = e->next;
@@ -123,7 +123,7 @@ add(atomic_u32 *bucket, uint32_t head, const uintptr_t *pcs, size_t n, uint32_t 
 	uint32_t id = claim(HEADER_UNITS + n);
 	if (id == 0)
 		return 0;
-	struct entry *e = entry_of(id);
+	struct depot_entry *e = entry_of(id);
 	e->frames_hash = frames_hash;
 	memcpy(e->pcs, pcs, n * sizeof(*pcs));
 	e->next = head;
@@ -160,7 +160,7 @@ depot_get(uint32_t id, uint32_t *n)
 	if (id < FIRST_ID || id >= depot.limit || room <= HEADER_UNITS ||
 	    aptr_load_acquire(&depot.chunks[id / CHUNK_UNITS]) == NULL)
 		return NULL;
-	const struct entry *e = entry_of(id);
+	const struct depot_entry *e = entry_of(id);
 	uint32_t frames = e->frames_hash >> HASH_BITS;
 	if (frames == 0 || frames > DEPOT_FRAMES || frames + (uint64_t)HEADER_UNITS > room)
 		return NULL;

@@ -23,9 +23,25 @@
 #ifndef SPANGUARD_DEPOT_H
 #define SPANGUARD_DEPOT_H
 
-#include "../src/base.h"
+#include "../src/atomic.h"
 
 enum { DEPOT_FRAMES = 64, DEPOT_CHUNK_BYTES = 1 << 20 };
+
+/* What an id is, also for tools that read from outside (root.h). */
+enum {
+	DEPOT_UNIT_BYTES = 8,
+	DEPOT_CHUNK_UNITS = DEPOT_CHUNK_BYTES / DEPOT_UNIT_BYTES,
+	DEPOT_HASH_BITS = 24,       /* kept beside the number of frames */
+};
+
+struct depot_entry {
+	uint32_t next;              /* id of the next in the chain; constant once hung in */
+	uint32_t frames_hash;       /* frames << DEPOT_HASH_BITS | a part of the hash */
+	uintptr_t pcs[];
+};
+
+/* The addresses of the chunks, by number. */
+const atomic_ptr *depot_chunks(void);
 
 /* Empty; `bytes`: the most it may take, in whole chunks. 0: every id is 0. */
 void depot_init(size_t bytes);

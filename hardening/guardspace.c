@@ -15,34 +15,13 @@
 #include "../src/sys.h"
 
 enum {
-	CHUNK_OS_PAGES = 256,
+	CHUNK_OS_PAGES = GUARD_CHUNK_PAGES,
 	REGION_CHUNKS_MIN = 64,
 	REGION_CHUNKS_MAX = 1 << 14,
 	REGIONS = GUARDSPACE_REGIONS,
 	SLOT_PAGES_MAX = 16,
-	CLASSES = 12,
-	GRANULE_PAGES = 2,          /* no slot and its guard are shorter */
-	GRANULES = CHUNK_OS_PAGES / GRANULE_PAGES,
-};
-
-/* What a chunk is: the low byte; for runs with a number of chunks above it. */
-enum chunk_kind {
-	CHUNK_FREE,
-	CHUNK_FAULTED,              /* free, and all of it faults */
-	CHUNK_RUN,                  /* the first of so many */
-	CHUNK_BODY,                 /* so many chunks behind the first */
-	CHUNK_CLASS,                /* + index of the class */
-};
-
-static const uint8_t class_pages[CLASSES] = { 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16 };
-
-struct region {
-	uintptr_t base;
-	size_t bytes;
-	size_t n_chunks;
-	size_t first_free;          /* no free chunk is before it */
-	atomic_u32 *chunk;
-	struct guard_record *record;   /* one per granule */
+	CLASSES = GUARD_CLASSES,
+	GRANULES = GUARD_GRANULES,
 };
 
 struct record_list {
@@ -64,9 +43,8 @@ static struct {
 	struct record_list quarantine;  /* the oldest first */
 	size_t quarantined;         /* bytes */
 	atomic_ptr inbox;           /* freed, by next, the latest first */
-	atomic_u32 n_regions;
 	atomic_u64 unguarded;
-	struct region region[REGIONS];
+	struct guard_directory dir;
 } space = { .lock = MUTEX_INIT(LOCK_GUARDSPACE) };
 
 /* This thread has the lock, or waits for it. */
@@ -132,53 +110,42 @@ static size_t
 class_for(size_t pages)
 {
 	size_t c = pages <= 8 ? (pages != 0 ? pages - 1 : 0) : 8;
-	while (class_pages[c] < pages)
+	while (guard_class_pages[c] < pages)
 		c++;
 	return c;
 }
 
-/* A slot and the guard behind it. */
 static size_t
 stride_of(size_t class)
 {
-	return (class_pages[class] + (size_t)1) * space.page;
+	return guard_stride((uint32_t)(CHUNK_CLASS + class), space.page);
 }
 
-static struct region *
+static struct guard_region *
 region_of(uintptr_t addr)
 {
-	for (uint32_t i = a32_load_acquire(&space.n_regions); i-- > 0;)
-		if (addr - space.region[i].base < space.region[i].bytes)
-			return &space.region[i];
+	for (uint32_t i = a32_load_acquire(&space.dir.n); i-- > 0;)
+		if (addr - space.dir.region[i].base < space.dir.region[i].bytes)
+			return &space.dir.region[i];
 	return NULL;
 }
 
 static struct guard_record *
-record_at(const struct region *g, uintptr_t data)
+record_at(const struct guard_region *g, uintptr_t data)
 {
-	return &g->record[(data - g->base) / (GRANULE_PAGES * space.page)];
+	return &g->record[guard_granule(g, space.page, data)];
 }
 
 static uint32_t
-chunk_word(const struct region *g, const struct guard_record *r)
+chunk_word(const struct guard_region *g, const struct guard_record *r)
 {
 	return a32_load_acquire(&g->chunk[(r->data - g->base) / space.chunk_bytes]);
 }
 
-static bool
-is_run(uint32_t word)
-{
-	return (word & 0xff) == CHUNK_RUN;
-}
-
-/* The pages that may hold an object: of a run all but the first and the last. */
 size_t
 guardspace_slot_bytes(const struct guard_record *r)
 {
-	uint32_t word = chunk_word(&space.region[r->region], r);
-	if (is_run(word))
-		return (word >> 8) * space.chunk_bytes - 2 * space.page;
-	return class_pages[(word & 0xff) - CHUNK_CLASS] * space.page;
+	return guard_slot_bytes(chunk_word(&space.dir.region[r->region], r), space.page);
 }
 
 /* With the guard behind it; what the quarantine counts. */
@@ -217,12 +184,13 @@ guardspace_init(const struct guardspace_config *config)
 {
 	space.config = *config;
 	space.page = sys_page_bytes();
+	space.dir.page_bytes = space.page;
 	space.chunk_bytes = CHUNK_OS_PAGES * space.page;
 	memset(space.class, 0, sizeof(space.class));
 	space.quarantine = (struct record_list){ 0 };
 	space.quarantined = 0;
 	aptr_store_relaxed(&space.inbox, NULL);
-	a32_store_relaxed(&space.n_regions, 0);
+	a32_store_relaxed(&space.dir.n, 0);
 	a64_store_relaxed(&space.unguarded, 0);
 }
 
@@ -256,8 +224,8 @@ drop_metadata(void *p, size_t bytes)
 static char *
 make_space(size_t bytes)
 {
-	uint32_t n = a32_load_relaxed(&space.n_regions);
-	const struct region *last = n != 0 ? &space.region[n - 1] : NULL;
+	uint32_t n = a32_load_relaxed(&space.dir.n);
+	const struct guard_region *last = n != 0 ? &space.dir.region[n - 1] : NULL;
 	uintptr_t hint = last != NULL ? last->base + last->bytes : 0;
 	char *p = sys_reserve(hint, bytes, space.chunk_bytes, false);
 	if (p == NULL)
@@ -281,7 +249,7 @@ meta_bytes_for(size_t n_chunks)
 static bool
 add_region_of_locked(size_t n_chunks)
 {
-	uint32_t n = a32_load_relaxed(&space.n_regions);
+	uint32_t n = a32_load_relaxed(&space.dir.n);
 	size_t records_bytes = n_chunks * GRANULES * sizeof(struct guard_record);
 	size_t meta_bytes = meta_bytes_for(n_chunks);
 	char *meta = make_metadata(meta_bytes);
@@ -292,11 +260,11 @@ add_region_of_locked(size_t n_chunks)
 		drop_metadata(meta, meta_bytes);
 		return false;
 	}
-	space.region[n] = (struct region){ .base = (uintptr_t)p,
+	space.dir.region[n] = (struct guard_region){ .base = (uintptr_t)p,
 		.bytes = n_chunks * space.chunk_bytes, .n_chunks = n_chunks,
 		.record = (struct guard_record *)(void *)meta,
 		.chunk = (atomic_u32 *)(void *)(meta + records_bytes) };
-	a32_store_release(&space.n_regions, n + 1);
+	a32_store_release(&space.dir.n, n + 1);
 	return true;
 }
 
@@ -305,11 +273,11 @@ static bool
 add_region_locked(size_t chunks_needed)
 {
 	size_t have = 0;
-	uint32_t n = a32_load_relaxed(&space.n_regions);
+	uint32_t n = a32_load_relaxed(&space.dir.n);
 	if (n == REGIONS)
 		return false;
 	for (uint32_t i = 0; i < n; i++)
-		have += space.region[i].n_chunks;
+		have += space.dir.region[i].n_chunks;
 	size_t want = have < REGION_CHUNKS_MAX ? have : REGION_CHUNKS_MAX;
 	size_t least = chunks_needed > REGION_CHUNKS_MIN ?
 	    align_up(chunks_needed, REGION_CHUNKS_MIN) : REGION_CHUNKS_MIN;
@@ -322,14 +290,14 @@ add_region_locked(size_t chunks_needed)
 /* ---- chunks ------------------------------------------------------------- */
 
 static bool
-is_free_chunk(const struct region *g, size_t i)
+is_free_chunk(const struct guard_region *g, size_t i)
 {
 	return a32_load_relaxed(&g->chunk[i]) <= CHUNK_FAULTED;
 }
 
 /* The first of n free chunks in a row, or n_chunks. */
 static size_t
-find_chunks(struct region *g, size_t n)
+find_chunks(struct guard_region *g, size_t n)
 {
 	while (g->first_free < g->n_chunks && !is_free_chunk(g, g->first_free))
 		g->first_free++;
@@ -342,7 +310,7 @@ find_chunks(struct region *g, size_t n)
 }
 
 static bool
-open_chunk(const struct region *g, size_t i)
+open_chunk(const struct guard_region *g, size_t i)
 {
 	char *p = (char *)g->base + i * space.chunk_bytes;
 	if (a32_load_relaxed(&g->chunk[i]) != CHUNK_FAULTED)
@@ -355,12 +323,12 @@ open_chunk(const struct region *g, size_t i)
 }
 
 /* n free chunks, nothing of them faulted. */
-static struct region *
+static struct guard_region *
 take_chunks_locked(size_t n, size_t *first)
 {
 	for (bool added = false;; added = true) {
-		for (uint32_t k = 0; k < a32_load_relaxed(&space.n_regions); k++) {
-			struct region *g = &space.region[k];
+		for (uint32_t k = 0; k < a32_load_relaxed(&space.dir.n); k++) {
+			struct guard_region *g = &space.dir.region[k];
 			*first = find_chunks(g, n);
 			if (*first == g->n_chunks)
 				continue;
@@ -375,10 +343,10 @@ take_chunks_locked(size_t n, size_t *first)
 }
 
 static struct guard_record *
-new_record(struct region *g, uintptr_t data)
+new_record(struct guard_region *g, uintptr_t data)
 {
 	struct guard_record *r = record_at(g, data);
-	*r = (struct guard_record){ .data = data, .region = (uint8_t)(g - space.region) };
+	*r = (struct guard_record){ .data = data, .region = (uint8_t)(g - space.dir.region) };
 	return r;
 }
 
@@ -389,7 +357,7 @@ cut_chunk_locked(size_t c)
 {
 	size_t i;
 	struct guard_class *k = &space.class[c];
-	struct region *g = take_chunks_locked(1, &i);
+	struct guard_region *g = take_chunks_locked(1, &i);
 	if (g == NULL)
 		return false;
 	uintptr_t chunk = g->base + i * space.chunk_bytes;
@@ -441,7 +409,7 @@ static struct guard_record *
 take_run_locked(size_t pages, bool *fresh)
 {
 	size_t i, n = align_up(pages + 2, CHUNK_OS_PAGES) / CHUNK_OS_PAGES;
-	struct region *g = take_chunks_locked(n, &i);
+	struct guard_region *g = take_chunks_locked(n, &i);
 	*fresh = true;
 	if (g == NULL)
 		return NULL;
@@ -454,9 +422,9 @@ take_run_locked(size_t pages, bool *fresh)
 }
 
 static void
-drop_run_locked(struct guard_record *r, enum chunk_kind kind)
+drop_run_locked(struct guard_record *r, enum guard_chunk kind)
 {
-	struct region *g = &space.region[r->region];
+	struct guard_region *g = &space.dir.region[r->region];
 	size_t i = (r->data - g->base) / space.chunk_bytes;
 	size_t n = chunk_word(g, r) >> 8;
 	a32_store_release(&r->state, GUARD_UNUSED);
@@ -502,9 +470,9 @@ is_closed(struct guard_record *r)
 static void
 release_locked(struct guard_record *r)
 {
-	const struct region *g = &space.region[r->region];
+	const struct guard_region *g = &space.dir.region[r->region];
 	uint32_t word = chunk_word(g, r), freed = GUARD_FREED;
-	if (!is_run(word))
+	if (!guard_is_run(word))
 		list_push(&space.class[(word & 0xff) - CHUNK_CLASS].again, r);
 	else if (a32_cas(&r->state, &freed, GUARD_BUSY))
 		drop_run_locked(r, CHUNK_FAULTED);
@@ -547,7 +515,7 @@ static bool
 guard_fresh(const struct guard_record *r, uintptr_t from, uintptr_t end)
 {
 	uintptr_t guard = r->data + guardspace_slot_bytes(r);
-	bool run = is_run(chunk_word(&space.region[r->region], r));
+	bool run = guard_is_run(chunk_word(&space.dir.region[r->region], r));
 	uintptr_t first = run ? r->data - space.page : r->data;
 	if (!fault_range(first, from))
 		return false;
@@ -574,8 +542,8 @@ prepare(const struct guard_record *r, bool fresh, uintptr_t from, uintptr_t end)
 static void
 take_back_locked(struct guard_record *r, bool fresh)
 {
-	uint32_t word = chunk_word(&space.region[r->region], r);
-	struct guard_class *k = is_run(word) ? NULL : &space.class[(word & 0xff) - CHUNK_CLASS];
+	uint32_t word = chunk_word(&space.dir.region[r->region], r);
+	struct guard_class *k = guard_is_run(word) ? NULL : &space.class[(word & 0xff) - CHUNK_CLASS];
 	if (k == NULL) {
 		drop_run_locked(r, CHUNK_FREE);
 	} else if (fresh) {
@@ -641,53 +609,16 @@ guardspace_free(struct guard_record *r)
 /* ---- find --------------------------------------------------------------- */
 
 static struct guard_record *
-used_record(const struct region *g, uintptr_t data)
+used_record(const struct guard_region *g, uintptr_t data)
 {
-	struct guard_record *r = record_at(g, data);
-	return a32_load_acquire(&r->state) != GUARD_UNUSED ? r : NULL;
-}
-
-static void
-find_in_class(const struct region *g, uintptr_t chunk, size_t c, uintptr_t addr,
-    struct guard_around *out)
-{
-	size_t stride = stride_of(c), n = (space.chunk_bytes - space.page) / stride;
-	uintptr_t first = chunk + space.page;
-	if (addr < first) {
-		out->behind = used_record(g, first);
-		return;
-	}
-	size_t i = (addr - first) / stride, off = (addr - first) % stride;
-	if (i >= n)
-		return;
-	if (off < stride - space.page) {
-		out->in = used_record(g, first + i * stride);
-		return;
-	}
-	out->before = used_record(g, first + i * stride);
-	if (i + 1 < n)
-		out->behind = used_record(g, first + (i + 1) * stride);
-}
-
-static void
-find_in_run(const struct region *g, size_t i, size_t n, uintptr_t addr,
-    struct guard_around *out)
-{
-	uintptr_t run = g->base + i * space.chunk_bytes;
-	uintptr_t data = run + space.page;
-	struct guard_record *r = used_record(g, data);
-	if (addr < data)
-		out->behind = r;
-	else if (addr < run + n * space.chunk_bytes - space.page)
-		out->in = r;
-	else
-		out->before = r;
+	struct guard_record *r = data != 0 ? record_at(g, data) : NULL;
+	return r != NULL && a32_load_acquire(&r->state) != GUARD_UNUSED ? r : NULL;
 }
 
 bool
 guardspace_find(uintptr_t addr, struct guard_around *out)
 {
-	struct region *g = region_of(addr);
+	struct guard_region *g = region_of(addr);
 	*out = (struct guard_around){ NULL, NULL, NULL };
 	if (g == NULL)
 		return false;
@@ -697,22 +628,29 @@ guardspace_find(uintptr_t addr, struct guard_around *out)
 		i -= word >> 8;
 		word = a32_load_acquire(&g->chunk[i]);
 	}
-	if (is_run(word))
-		find_in_run(g, i, word >> 8, addr, out);
-	else if (word >= CHUNK_CLASS && word < CHUNK_CLASS + CLASSES)
-		find_in_class(g, g->base + i * space.chunk_bytes, word - CHUNK_CLASS, addr, out);
+	struct guard_slots s = guard_locate(word, g->base + i * space.chunk_bytes, space.page,
+	    addr);
+	out->in = used_record(g, s.in);
+	out->before = used_record(g, s.before);
+	out->behind = used_record(g, s.behind);
 	return true;
+}
+
+const struct guard_directory *
+guardspace_directory(void)
+{
+	return &space.dir;
 }
 
 void
 guardspace_each(void (*fn)(struct guard_record *r, void *arg), void *arg)
 {
-	for (uint32_t k = 0; k < a32_load_acquire(&space.n_regions); k++) {
-		const struct region *g = &space.region[k];
+	for (uint32_t k = 0; k < a32_load_acquire(&space.dir.n); k++) {
+		const struct guard_region *g = &space.dir.region[k];
 		for (size_t i = 0; i < g->n_chunks; i++) {
 			uint32_t word = a32_load_acquire(&g->chunk[i]);
-			bool run = is_run(word);
-			if (!run && (word < CHUNK_CLASS || word >= CHUNK_CLASS + CLASSES))
+			bool run = guard_is_run(word);
+			if (!run && !guard_is_class(word))
 				continue;
 			struct guard_record *r = &g->record[i * GRANULES];
 			for (size_t n = run ? 1 : GRANULES; n > 0; n--, r++)
@@ -727,8 +665,8 @@ guardspace_bounds(uintptr_t *lo, uintptr_t *hi)
 {
 	*lo = ADDR_LIMIT;
 	*hi = 0;
-	for (uint32_t k = 0; k < a32_load_acquire(&space.n_regions); k++) {
-		const struct region *g = &space.region[k];
+	for (uint32_t k = 0; k < a32_load_acquire(&space.dir.n); k++) {
+		const struct guard_region *g = &space.dir.region[k];
 		*lo = g->base < *lo ? g->base : *lo;
 		*hi = g->base + g->bytes > *hi ? g->base + g->bytes : *hi;
 	}
@@ -737,8 +675,8 @@ guardspace_bounds(uintptr_t *lo, uintptr_t *hi)
 void
 guardspace_each_range(void (*fn)(uintptr_t start, uintptr_t end, void *arg), void *arg)
 {
-	for (uint32_t k = 0; k < a32_load_acquire(&space.n_regions); k++) {
-		const struct region *g = &space.region[k];
+	for (uint32_t k = 0; k < a32_load_acquire(&space.dir.n); k++) {
+		const struct guard_region *g = &space.dir.region[k];
 		size_t meta_bytes = meta_bytes_for(g->n_chunks);
 		fn(g->base, g->base + g->bytes, arg);
 		fn((uintptr_t)g->record, (uintptr_t)g->record + meta_bytes, arg);
@@ -822,9 +760,9 @@ guardspace_fork_child(void)
 void
 guardspace_read_stats(struct guardspace_stats *out)
 {
-	*out = (struct guardspace_stats){ .regions = a32_load_acquire(&space.n_regions),
+	*out = (struct guardspace_stats){ .regions = a32_load_acquire(&space.dir.n),
 		.unguarded = a64_load_relaxed(&space.unguarded),
 		.quarantine_bytes = space.quarantined };
 	for (size_t k = 0; k < out->regions; k++)
-		out->bytes += space.region[k].bytes;
+		out->bytes += space.dir.region[k].bytes;
 }

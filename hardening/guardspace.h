@@ -68,6 +68,112 @@ enum guard_flag {
 /* Guards that a report has taken off; one between two slots is the first's. */
 enum guard_opened { GUARD_BEFORE_OPENED = 1, GUARD_BEHIND_OPENED = 2 };
 
+/* ---- what is where: also for tools that look from outside (root.h) ---- */
+
+/* What a chunk is: the low byte; for runs with a number of chunks above it. */
+enum guard_chunk {
+	CHUNK_FREE,
+	CHUNK_FAULTED,              /* free, and all of it faults */
+	CHUNK_RUN,                  /* the first of so many */
+	CHUNK_BODY,                 /* so many chunks behind the first */
+	CHUNK_CLASS,                /* + index of the class */
+};
+
+enum {
+	GUARD_CHUNK_PAGES = 256,
+	GUARD_GRANULE_PAGES = 2,    /* no slot with its guard is shorter */
+	GUARD_GRANULES = GUARD_CHUNK_PAGES / GUARD_GRANULE_PAGES,
+	GUARD_CLASSES = 12,
+};
+
+/* Pages of a slot. */
+static const uint8_t guard_class_pages[GUARD_CLASSES] = {
+	1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16 };
+
+struct guard_region {
+	uintptr_t base;
+	size_t bytes;
+	size_t n_chunks;
+	size_t first_free;          /* no free chunk is before it */
+	atomic_u32 *chunk;
+	struct guard_record *record;    /* one per granule */
+};
+
+struct guard_directory {
+	atomic_u32 n;
+	size_t page_bytes;
+	struct guard_region region[GUARDSPACE_REGIONS];
+};
+
+/* A slot by its first page; 0: none. */
+struct guard_slots {
+	uintptr_t in, before, behind;
+};
+
+static inline bool
+guard_is_run(uint32_t word)
+{
+	return (word & 0xff) == CHUNK_RUN;
+}
+
+static inline bool
+guard_is_class(uint32_t word)
+{
+	return word >= CHUNK_CLASS && word < CHUNK_CLASS + GUARD_CLASSES;
+}
+
+/* A slot and the guard behind it. */
+static inline size_t
+guard_stride(uint32_t word, size_t page)
+{
+	return (guard_class_pages[word - CHUNK_CLASS] + (size_t)1) * page;
+}
+
+/* The pages of a slot of such a chunk; of a run all but the first and the last. */
+static inline size_t
+guard_slot_bytes(uint32_t word, size_t page)
+{
+	return guard_is_run(word) ? ((word >> 8) * GUARD_CHUNK_PAGES - 2) * page :
+	    guard_stride(word, page) - page;
+}
+
+static inline size_t
+guard_granule(const struct guard_region *g, size_t page, uintptr_t data)
+{
+	return (data - g->base) / (GUARD_GRANULE_PAGES * page);
+}
+
+/* The slots around addr. word: of the chunk that addr is in, or of the head of the
+ * run; chunk: where that begins. */
+static inline struct guard_slots
+guard_locate(uint32_t word, uintptr_t chunk, size_t page, uintptr_t addr)
+{
+	struct guard_slots out = { 0, 0, 0 };
+	uintptr_t first = chunk + page;
+	if (!guard_is_run(word) && !guard_is_class(word))
+		return out;
+	size_t slot = guard_slot_bytes(word, page), stride = slot + page;
+	size_t n = guard_is_run(word) ? 1 : (GUARD_CHUNK_PAGES - 1) * page / stride;
+	if (addr < first) {
+		out.behind = first;
+		return out;
+	}
+	size_t i = (addr - first) / stride, off = (addr - first) % stride;
+	if (i >= n)
+		return out;
+	if (off < slot) {
+		out.in = first + i * stride;
+		return out;
+	}
+	out.before = first + i * stride;
+	out.behind = i + 1 < n ? first + (i + 1) * stride : 0;
+	return out;
+}
+
+const struct guard_directory *guardspace_directory(void);
+
+/* ---- the room ---- */
+
 struct guardspace_config {
 	bool left;                  /* objects at the first byte of their pages */
 	size_t quarantine_bytes;    /* of address space */

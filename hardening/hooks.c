@@ -21,6 +21,7 @@
 #include "quarantine.h"
 #include "redzone.h"
 #include "ring.h"
+#include "root.h"
 #include "sample.h"
 #include "sidetable.h"
 #include "valgrind.h"
@@ -116,6 +117,7 @@ hooks_init(struct mheap *h)
 		fault_add_room(&zerosize_room);
 	if (options.sample != 0)
 		fault_add_room(&sample_room);
+	root_publish(options.guard_objects);
 }
 
 void

@@ -85,7 +85,7 @@ static void
 reuse(void)
 {
 	static char *held[64];
-	for (size_t i = 0; i < 60000; i++) {
+	for (size_t i = 0; i < 20000; i++) {
 		size_t bytes = 1 + i * 37 % (i % 50 == 0 ? 200000 : 3000);
 		char **slot = &held[i % 64];
 		free(*slot);
@@ -101,7 +101,7 @@ static void *
 churn(void *arg)
 {
 	char *held[32] = { NULL };
-	for (size_t i = 0; i < 5000; i++) {
+	for (size_t i = 0; i < 2000; i++) {
 		size_t bytes = 1 + (i * 31 + (uintptr_t)arg) % 5000;
 		free(held[i % 32]);
 		held[i % 32] = malloc(bytes);
@@ -118,7 +118,7 @@ forks(void)
 	pthread_t t[6];
 	for (uintptr_t i = 0; i < 6; i++)
 		CHECK(pthread_create(&t[i], NULL, churn, (void *)i) == 0);
-	for (int i = 0; i < 40; i++) {
+	for (int i = 0; i < 20; i++) {
 		int status;
 		char *mine = malloc(100);
 		fill(mine, 100);
@@ -152,10 +152,10 @@ on_alarm(int sig)
 static void
 handlers(void)
 {
-	struct itimerval every = { { 0, 300 }, { 0, 300 } }, never = { { 0, 0 }, { 0, 0 } };
+	struct itimerval every = { { 0, 2000 }, { 0, 2000 } }, never = { { 0, 0 }, { 0, 0 } };
 	signal(SIGALRM, on_alarm);
 	CHECK(setitimer(ITIMER_REAL, &every, NULL) == 0);
-	for (uintptr_t i = 0; i < 12; i++)
+	for (uintptr_t i = 0; i < 5; i++)
 		churn((void *)i);
 	CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
 	free(from_handler);
