@@ -50,6 +50,8 @@ $(BUILD)/tool/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE_CFLAGS) $(CFLAGS) -c $< -o $@
 
+$(BUILD)/tool/tools/map.o: tools/map.html
+
 $(BUILD)/libspanguard.so: $(LIB_OBJ) src/libspanguard.map
 	$(CC) $(CFLAGS) $(SO_LDFLAGS) -o $@ $(LIB_OBJ)
 

@@ -1,8 +1,11 @@
 """spanguard addr and spanguard map: another process's heap, and that of a core file."""
+import html
+import json
 import os
 import pathlib
 import re
 import resource
+import shutil
 import subprocess
 
 import pytest
@@ -104,3 +107,79 @@ def test_addr_refuses(library, held, command, scratch):
     assert done.returncode == 125 and "neither a process id nor a core file" in done.stderr
     done = command("addr", os.getpid(), "12g")
     assert done.returncode == 2 and "not an address" in done.stderr
+
+
+# ---------------------------------------------------------------- the map
+
+BROWSER = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+           "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+# Hovers over every square until something of the kind shows, and hides all kinds but one.
+PROBE = """<script>
+const seen = {}, box = canvas.getBoundingClientRect();
+for (let i = 0; i < cells.length; i++) {
+  canvas.dispatchEvent(new MouseEvent("mousemove", { clientX: box.left + (i % across + 0.5) * size,
+    clientY: box.top + (Math.floor(i / across) + 0.5) * size }));
+  for (const k of cells[i].items) seen[DATA.pieces[k][2]] ??= tip.textContent;
+}
+const colored = () => { const d = pen.getImageData(0, 0, canvas.width, canvas.height).data, n = new Set();
+  for (let i = 0; i < d.length; i += 4) n.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]); return n.size; };
+const before = colored();
+for (const box of document.querySelectorAll("#kinds input")) box.click();
+const after = colored();
+const out = document.createElement("pre");
+out.id = "probe";
+out.textContent = JSON.stringify({ seen, before, after, rows: [...document.querySelectorAll("#kinds tbody tr")].map(
+  r => [...r.cells].map(c => c.textContent)), classes: document.querySelectorAll("#classes tbody tr").length });
+document.body.append(out);
+</script></body>"""
+
+
+def shown(page, scratch):
+    if shutil.which("chromium") is None:
+        pytest.skip("not installed: chromium")
+    probe = scratch / "probe.html"
+    probe.write_text(page.read_text().replace("</body>", PROBE))
+    done = subprocess.run([*BROWSER, f"--user-data-dir={scratch / 'browser'}", "--dump-dom", probe.as_uri()],
+                          capture_output=True, text=True, timeout=120)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.S)
+    assert found, (done.stdout[-2000:], done.stderr[-2000:])
+    return json.loads(html.unescape(found[1]))
+
+
+def check_map(seen, mode):
+    rows = {name: int(pieces.replace(",", "")) for name, pieces, _ in seen["rows"]}
+    if mode == "guard":
+        # kept and stdio's buffer; dropped
+        assert rows["guarded object, live"] >= 1 and rows["guarded object, freed"] >= 1, seen
+        assert "guarded object, live, " in seen["seen"]["live"], seen
+        assert seen["classes"] == 0, seen
+    else:
+        assert rows["span of small objects"] >= 2 and seen["classes"] >= 2, seen
+        assert re.search(r"class \d+\n\d+ slots: \d+ live, \d+ freed, \d+ free", seen["seen"]["small"]), seen
+        assert "returned to the kernel" in rows, seen
+    if mode == "strict":
+        assert rows["guard page"] >= 2, seen
+    assert seen["before"] > seen["after"] >= 1, seen
+
+
+@pytest.mark.parametrize("mode", ["strict", "guard"])
+def test_map_of_a_process(library, held, command, scratch, mode):
+    page = scratch / "map.html"
+    with Running(held, environment(library, mode)) as it:
+        done = command("map", it.child.pid, "--html", page)
+        assert done.returncode == 0 and done.stderr == "", done
+    check_map(shown(page, scratch), mode)
+
+
+def test_map_of_a_core_file(library, held, command, scratch):
+    core, *_ = core_of(held, environment(library, "strict"), scratch)
+    page = scratch / "map.html"
+    assert command("map", core, f"--html={page}").returncode == 0
+    check_map(shown(page, scratch), "strict")
+
+
+def test_map_refuses(command, scratch):
+    assert command("map", "1").returncode == 2
+    done = command("map", os.getpid(), "--html", scratch / "x.html")
+    assert done.returncode == 125 and "has no spanguard in it" in done.stderr
