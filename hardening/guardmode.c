@@ -220,6 +220,8 @@ guardmode_free(void *p, enum malloc_api api)
 	if (v != OUTSIDE_OK)
 		return v;
 	if (a32_cas(&r->state, &live, GUARD_FREEING)) {
+		if (unlikely(!guardspace_sound(r)))
+			die_corruption("GUARDSPACE-1", r);
 		if (mode.config.mismatch)
 			debug_check_pair(&r->side, p, api);
 		check_slack(r, api);
@@ -297,9 +299,8 @@ check_record(struct guard_record *r, void *arg)
 	if (c->tag != NULL || a32_load_acquire(&r->state) != GUARD_LIVE)
 		return;
 	uint64_t serial = side_serial(&r->side);
-	uintptr_t base = r->base, end = base + r->bytes;
-	bool sound = base >= r->data && end >= base && end <= r->data + guardspace_slot_bytes(r);
-	if (sound || side_serial(&r->side) != serial || a32_load_acquire(&r->state) != GUARD_LIVE)
+	uintptr_t base = r->base;
+	if (guardspace_sound(r) || side_serial(&r->side) != serial || a32_load_acquire(&r->state) != GUARD_LIVE)
 		return;
 	c->where = base;
 	c->tag = "GUARDSPACE-1";

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "../src/die.h"
 #include "../src/lock.h"
 #include "../src/sys.h"
 
@@ -165,6 +166,19 @@ uintptr_t
 guardspace_open_end(const struct guard_record *r)
 {
 	return align_up(r->base + r->bytes, space.page);
+}
+
+bool
+guardspace_sound(const struct guard_record *r)
+{
+	if (r->region >= a32_load_acquire(&space.dir.n) ||
+	    region_of(r->data) != &space.dir.region[r->region])
+		return false;
+	uint32_t word = chunk_word(&space.dir.region[r->region], r);
+	if (!guard_is_run(word) && !guard_is_class(word))
+		return false;
+	size_t slot = guard_slot_bytes(word, space.page);
+	return r->base - r->data <= slot && r->bytes <= slot - (r->base - r->data);
 }
 
 /* Against the guard behind the slot or the one before it. An alignment of more
@@ -376,8 +390,12 @@ pop_again_locked(struct record_list *l)
 	struct guard_record *r;
 	while ((r = list_pop(l)) != NULL) {
 		uint32_t freed = GUARD_FREED;
+		if (!guardspace_sound(r))
+			die_corruption("GUARDSPACE-1", r);
 		if (a32_cas(&r->state, &freed, GUARD_BUSY))
 			return r;
+		if (freed != GUARD_REPORTED_FREED)
+			die_corruption("GUARDSPACE-3", r);
 	}
 	return NULL;
 }
@@ -612,7 +630,8 @@ static struct guard_record *
 used_record(const struct guard_region *g, uintptr_t data)
 {
 	struct guard_record *r = data != 0 ? record_at(g, data) : NULL;
-	return r != NULL && a32_load_acquire(&r->state) != GUARD_UNUSED ? r : NULL;
+	return r != NULL && a32_load_acquire(&r->state) != GUARD_UNUSED && r->data == data &&
+	    r->region == g - space.dir.region ? r : NULL;
 }
 
 bool

@@ -26,6 +26,7 @@
  *
  * GUARDSPACE-1  a LIVE object lies in the pages of its own slot that do not fault
  * GUARDSPACE-2  every slot between UNUSED and REPORTED has a guard on both sides
+ * GUARDSPACE-3  what leaves the quarantine is FREED, or was reported meanwhile
  *
  * Locks: LOCK_GUARDSPACE around the lists, never around a free: freed slots are
  * pushed to a lock-free list that the next allocation empties. A signal handler
@@ -205,6 +206,9 @@ bool guardspace_find(uintptr_t addr, struct guard_around *out);
 /* Makes everything between the slots before and behind r touchable; true if it is.
  * false: the caller interrupted the holder of the lock. */
 bool guardspace_give_up(struct guard_record *r);
+
+/* GUARDSPACE-1 of an object that is live, or being freed by the caller. */
+bool guardspace_sound(const struct guard_record *r);
 
 /* Every record that was ever used, in address order. */
 void guardspace_each(void (*fn)(struct guard_record *r, void *arg), void *arg);
