@@ -141,7 +141,7 @@ INSTALLED = lib/libspanguard.so lib/libspanguard.a lib/pkgconfig/spanguard.pc \
 	share/man/man1/spanguard.1 share/man/man3/spanguard.3 share/man/man5/spanguard-options.5 \
 	share/man/man7/spanguard-errors.7 share/bash-completion/completions/spanguard
 # the debugger loads it by itself for a library of that path
-GDB_SCRIPT = $(wildcard tools/gdb/*.py)
+GDB_SCRIPT = tools/spanguard-gdb.py
 
 install: all man $(BUILD)/package/spanguard.pc $(BUILD)/package/spanguard-config.cmake \
 		$(BUILD)/package/spanguard.bash
