@@ -25,7 +25,7 @@ TOOL_SRC = $(wildcard tools/*.c)
 TOOL_OBJ = $(patsubst %.c,$(BUILD)/tool/%.o,$(TOOL_SRC)) \
 	$(BUILD)/lib/src/options.o $(BUILD)/lib/src/print.o $(BUILD)/lib/src/log.o
 
-.PHONY: all check demo bench bench-quick bench-peers coverage install clean setup stress help unit generated
+.PHONY: all check demo bench bench-quick bench-peers bench-rooms coverage install clean setup stress help unit generated
 all: $(BUILD)/libspanguard.so $(BUILD)/libspanguard.a $(BUILD)/spanguard
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make demo       set up, build, run real programs and show reports"
 	@echo "make check      set up, build and run every test"
 	@echo "make bench      the benchmark table (15 minutes); bench-quick for a smoke run"
+	@echo "make bench-rooms what each hardening room costs alone (long)"
 	@echo "make bench-peers the same with jemalloc, mimalloc, tcmalloc and Scudo (long)"
 	@echo "make stress     ten minutes of stress, all modes"
 	@echo "make coverage   line and branch coverage of the unit tests"
@@ -92,6 +93,9 @@ check: setup
 bench: setup all
 	/usr/bin/python3 bench/run.py --runs 7 --only glibc,plain,hardened,strict
 	/usr/bin/python3 bench/run.py --readme
+
+bench-rooms: setup all
+	/usr/bin/python3 bench/rooms.py --fill
 
 bench-peers: setup all
 	/usr/bin/python3 bench/run.py --runs 7

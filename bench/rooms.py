@@ -45,7 +45,9 @@ TIMED = {"pairs": "200000", "larson": "8 8 50000 5000", "trade": "4 400000 50000
 FEW = {"pairs": "20000", "larson": "4 2 2000 1000", "trade": "2 40000 5000", "prodcons": "2 50", "mixed": "1 30 1000",
        "large": "100 16 32 1024 1", "huge": "4 2", "server": "1 5000", "churn": "100 4 100", "bursts": "4 30",
        "graph": "10 3000 2", "strings": "5 400", "zeroed": "10", "cxx": "1 2000"}
-KNOBS = {"halt_on_error", "sample_recover", "verify_at_exit", "scavenge", "mismatch"}   # cost nothing until something happens
+# cost nothing until something happens, or are no room of their own
+KNOBS = {"halt_on_error", "sample_recover", "verify_at_exit", "scavenge", "mismatch", "mark_report", "guards", "window_bytes",
+         "idle_share", "span_quarantine_share", "valgrind"}
 FILLED = [ROOT / "README.md", ROOT / "doc" / "security.md"]
 
 
@@ -137,7 +139,7 @@ def render(wanted, pairs, counts, times):
 
 def fill(table):
     today, kernel = datetime.date.today().isoformat(), ".".join(platform.release().split(".")[:2])
-    said = (f"`make bench-rooms`, {today}, {machine()}, Linux {kernel}:\n\n")
+    said = f"`make bench-rooms`, {today}, {machine()}, Linux {kernel}:\n\n"
     for path in FILLED:
         text = path.read_text()
         begin, end = "<!-- rooms: begin, made by bench/rooms.py --fill -->\n", "<!-- rooms: end -->"
