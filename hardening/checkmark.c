@@ -1,6 +1,9 @@
 /* checkmark.c - see checkmark.h. Slow and plain on purpose. */
 #include "checkmark.h"
 
+#include <string.h>
+
+#include "guardspace.h"
 #include "hooks.h"
 #include "sample.h"
 #include "stoptheworld.h"
@@ -127,12 +130,38 @@ consider_sampled(struct walk *w, uintptr_t value)
 	}
 }
 
+/* Whether value points into the object of a guarded slot that the program holds. */
+static struct guard_record *
+guarded_object(uintptr_t value)
+{
+	struct guard_around g;
+	if (!guardspace_find(value, &g) || g.in == NULL || value < g.in->base)
+		return NULL;
+	uint32_t state = a32_load_acquire(&g.in->state);
+	bool inside = value == g.in->base || value < g.in->base + g.in->bytes;
+	return inside && (state == GUARD_LIVE || state == GUARD_REPORTED) ? g.in : NULL;
+}
+
+static void
+consider_guarded(struct walk *w, uintptr_t value)
+{
+	struct guard_record *r = guarded_object(value);
+	if (r == NULL || (r->flags & GUARD_CHECKED) != 0)
+		return;
+	r->flags |= GUARD_CHECKED;
+	w->objects++;
+	if ((r->flags & GUARD_NOSCAN) == 0 && w->n < w->cap)
+		w->todo[w->n++] = r->base;
+}
+
 static void
 consider(struct walk *w, uintptr_t value)
 {
 	const struct mspan *s = arena_of(value) != NULL ? arena_span_containing(value) : NULL;
-	if (s == NULL)
+	if (s == NULL) {
 		consider_sampled(w, value);
+		consider_guarded(w, value);
+	}
 	if (s == NULL || a32_load_acquire(&s->state) != SPAN_IN_USE)
 		return;
 	size_t idx = slot_of(s, value);
@@ -163,15 +192,28 @@ look_into_sampled(struct walk *w, uintptr_t at)
 			look_into(at, align_down(w->sampled[i].end, WORD_BYTES), w);
 }
 
+/* The first byte of a guarded object may be odd. */
+static void
+look_into_guarded(struct walk *w, uintptr_t at)
+{
+	const struct guard_record *r = guarded_object(at);
+	for (size_t i = 0; r != NULL && i + WORD_BYTES <= r->bytes; i += WORD_BYTES) {
+		uintptr_t value;
+		memcpy(&value, (const void *)(at + i), WORD_BYTES);
+		consider(w, value);
+	}
+}
+
 static void
 walk_on(struct walk *w)
 {
 	while (w->n != 0) {
 		uintptr_t at = w->todo[--w->n];
 		const struct mspan *s = arena_of(at) != NULL ? arena_span_containing(at) : NULL;
-		if (s == NULL)
+		if (s == NULL) {
 			look_into_sampled(w, at);
-		else if (mspan_is_large(s))
+			look_into_guarded(w, at);
+		} else if (mspan_is_large(s))
 			roots_each_resident(at, at + s->elem_bytes, look_into, w);
 		else
 			look_into(at, at + s->elem_bytes, w);
@@ -224,6 +266,28 @@ count_bits(const struct walk *w)
 	return n;
 }
 
+struct guarded_arg {
+	struct checkmark *c;
+	size_t live;
+};
+
+static void
+uncheck_guarded(struct guard_record *r, void *arg)
+{
+	struct guarded_arg *a = arg;
+	r->flags &= (uint8_t)~GUARD_CHECKED;
+	a->live += guarded_object(r->base) == r;
+}
+
+static void
+compare_guarded(struct guard_record *r, void *arg)
+{
+	struct guarded_arg *a = arg;
+	bool reached = guarded_object(r->base) == r && a->c->outside_reached(a->c->arg, r->base);
+	if (reached != ((r->flags & GUARD_CHECKED) != 0))
+		differ(a->c, r->base);
+}
+
 static void
 compare(struct checkmark *c, const struct walk *w)
 {
@@ -242,6 +306,7 @@ compare(struct checkmark *c, const struct walk *w)
 	for (size_t i = 0; i < w->n_sampled; i++)
 		if (w->sampled[i].checked != c->outside_reached(c->arg, w->sampled[i].base))
 			differ(c, w->sampled[i].base);
+	guardspace_each(compare_guarded, &(struct guarded_arg){ .c = c });
 	c->objects = w->objects;
 }
 
@@ -249,7 +314,10 @@ bool
 checkmark_run(struct checkmark *c)
 {
 	struct walk w = { .cap = 1 + SAMPLE_SLOTS };
+	struct guarded_arg guarded = { .c = c };
 	sample_each_live(note_sampled, &w);
+	guardspace_each(uncheck_guarded, &guarded);
+	w.cap += guarded.live;
 	for (size_t i = 0; i < c->n_spans; i++)
 		if (!span_class_noscan(c->spans[i]->span_class))
 			w.cap += mspan_live_count(c->spans[i]);

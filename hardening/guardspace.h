@@ -64,6 +64,7 @@ enum guard_flag {
 	GUARD_WHITE = 4,            /* mark: live and not reached yet */
 	GUARD_CHECKED = 8,          /* checkmark: reached */
 	GUARD_RESCAN = 16,          /* mark: reached and not looked into */
+	GUARD_INDIRECT = 32,        /* mark: a lost object points to it */
 };
 
 /* Guards that a report has taken off; one between two slots is the first's. */

@@ -21,8 +21,8 @@
 
 #include "checkmark.h"
 #include "hooks.h"
+#include "markoutside.h"
 #include "roots.h"
-#include "sample.h"
 #include "sidetable.h"
 #include "../src/die.h"
 #include "../src/malloc.h"
@@ -64,13 +64,6 @@ struct class_shape {
 	uint32_t elem_bytes, divmul, nelems;
 };
 
-/* A sampled object. */
-struct outside {
-	uintptr_t base;
-	size_t bytes;
-	bool noscan, white, rescan, indirect;
-};
-
 struct pass {
 	uintptr_t lo;                  /* the heap lies in [lo, lo + span_bytes) */
 	uintptr_t span_bytes;
@@ -96,10 +89,7 @@ struct pass {
 	struct mark_page *pages;
 	uint64_t marks;                /* for mark_fault */
 
-	uintptr_t pool;                /* sampled objects lie in [pool, pool + pool_bytes) */
-	uintptr_t pool_bytes;
-	struct outside outside[SAMPLE_SLOTS];
-	size_t n_outside;
+	struct outside outside;        /* objects that are in no span */
 
 	struct mark_request *req;
 	struct mark_reference here;    /* what is being looked into */
@@ -242,23 +232,10 @@ make_tables(struct pass *p)
 }
 
 static void
-enter_outside(uintptr_t base, size_t bytes, bool noscan, void *arg)
-{
-	struct pass *p = arg;
-	if (p->n_outside < ARRAY_LEN(p->outside))
-		p->outside[p->n_outside++] = (struct outside){ base, bytes, noscan, true,
-			false, false };
-}
-
-static void
 fill_tables(struct pass *p)
 {
-	uintptr_t pool_end;
-	sample_pool(&p->pool, &pool_end);
-	p->pool_bytes = pool_end - p->pool;
-	p->n_outside = 0;
+	outside_fill(&p->outside);
 	p->exact = sidetable_is_on();
-	sample_each_live(enter_outside, p);
 	enter_arenas(p);
 	p->n_spans = p->n_words = 0;
 	each_span(p, enter_span);
@@ -334,34 +311,29 @@ take_white(struct pass *p, uint32_t bits, size_t idx)
 	return true;
 }
 
-static struct outside *
-find_outside(struct pass *p, uintptr_t value)
-{
-	for (size_t i = 0; i < p->n_outside; i++)
-		if (value - p->outside[i].base < p->outside[i].bytes)
-			return &p->outside[i];
-	return NULL;
-}
-
+/* A word that points to where such objects are. */
 static NOINLINE void
 visit_outside(struct pass *p, uintptr_t value)
 {
-	struct outside *o = find_outside(p, value);
-	if (o == NULL || !o->white)
+	struct outside_object x;
+	if (!outside_at(&p->outside, value, &x) || (*x.flags & GUARD_WHITE) == 0)
 		return;
 	if (p->reference_only) {
-		o->indirect |= p->classifying && o->base != p->here.object;
+		if (p->classifying && x.base != p->here.object)
+			*x.flags |= GUARD_INDIRECT;
 		return;
 	}
 	if (mark_fault != 0 && ++p->marks % mark_fault == 0)
 		return;
-	o->white = false;
-	if (o->noscan)
+	*x.flags &= (uint8_t)~GUARD_WHITE;
+	if ((*x.flags & GUARD_NOSCAN) != 0)
 		return;
-	if (p->n < p->cap)
-		p->stack[p->n++] = o->base | (uintptr_t)CLASS_OUTSIDE << CLASS_SHIFT;
-	else
-		o->rescan = p->overflowed = true;
+	if (p->n < p->cap) {
+		p->stack[p->n++] = x.base | (uintptr_t)CLASS_OUTSIDE << CLASS_SHIFT;
+	} else {
+		*x.flags |= GUARD_RESCAN;
+		p->overflowed = true;
+	}
 }
 
 /* Whether the byte at that offset of the slot is behind the object. One of no bytes
@@ -431,7 +403,7 @@ visit(struct pass *p, uintptr_t value, uintptr_t at)
 {
 	uintptr_t off = value - p->lo;
 	if (likely(off >= p->span_bytes)) {
-		if (unlikely(value - p->pool < p->pool_bytes))
+		if (unlikely(value - p->outside.lo < p->outside.bytes))
 			visit_outside(p, value);
 		return;
 	}
@@ -455,6 +427,12 @@ visit(struct pass *p, uintptr_t value, uintptr_t at)
 		push(p, value - (in_span - idx * c->elem_bytes), pg->span_class, pg->span);
 }
 
+static void
+visit_word(uintptr_t value, uintptr_t at, void *arg)
+{
+	visit(arg, value, at);
+}
+
 /* Stacks have a sanitizer's redzones in them that may be read here, and words
  * that stopped threads were in the middle of writing. */
 __attribute__((no_sanitize("address", "thread"))) static void
@@ -472,8 +450,9 @@ scan_object(struct pass *p, uintptr_t base, unsigned span_class)
 {
 	p->here.object = base;
 	if (unlikely(span_class == CLASS_OUTSIDE)) {
-		look_into(base, align_down(base + find_outside(p, base)->bytes,
-		    sizeof(uintptr_t)), p);
+		struct outside_object x;
+		if (outside_at(&p->outside, base, &x))
+			outside_each_word(&x, visit_word, p);
 		return;
 	}
 	if (span_class != SPAN_LARGE) {
@@ -524,18 +503,21 @@ scan_span(struct pass *p, size_t i, bool reached)
 	}
 }
 
-/* Sampled objects that are white, or (reached) were left out for want of room. */
 static void
-scan_outside(struct pass *p, bool reached)
+scan_again(const struct outside_object *x, void *arg)
 {
-	for (size_t i = 0; i < p->n_outside; i++) {
-		struct outside *o = &p->outside[i];
-		if (o->noscan || (reached ? !o->rescan : !o->white))
-			continue;
-		o->rescan = false;
-		scan_object(p, o->base, CLASS_OUTSIDE);
-		drain(p);
-	}
+	if ((*x->flags & GUARD_RESCAN) == 0)
+		return;
+	*x->flags &= (uint8_t)~GUARD_RESCAN;
+	scan_object(arg, x->base, CLASS_OUTSIDE);
+	drain(arg);
+}
+
+static void
+scan_if_white(const struct outside_object *x, void *arg)
+{
+	if ((*x->flags & (GUARD_WHITE | GUARD_NOSCAN)) == GUARD_WHITE)
+		scan_object(arg, x->base, CLASS_OUTSIDE);
 }
 
 static void
@@ -545,7 +527,7 @@ drain_all(struct pass *p)
 	while (p->overflowed) {
 		p->overflowed = false;
 		p->out->rescans++;
-		scan_outside(p, true);
+		outside_each(&p->outside, scan_again, p);
 		for (size_t i = 0; i < p->n_spans; i++) {
 			if (!p->rescan[i])
 				continue;
@@ -585,7 +567,7 @@ look_into_unreached(struct pass *p)
 	for (size_t i = 0; i < p->n_spans; i++)
 		if (!span_class_noscan(p->span[i]->span_class))
 			scan_span(p, i, false);
-	scan_outside(p, false);
+	outside_each(&p->outside, scan_if_white, p);
 	p->reference_only = p->classifying = false;
 }
 
@@ -635,28 +617,27 @@ count_span_marks(struct pass *p, size_t i)
 }
 
 static void
-count_outside(struct pass *p)
+count_outside(const struct outside_object *x, void *arg)
 {
-	for (size_t i = 0; i < p->n_outside; i++) {
-		struct mark_object o = { p->outside[i].base, p->outside[i].bytes, NULL,
-			p->outside[i].indirect };
-		if (!p->outside[i].white) {
-			p->out->marked_objects++;
-			p->out->marked_bytes += o.bytes;
-			continue;
-		}
-		p->out->leaked_objects++;
-		p->out->leaked_bytes += o.bytes;
-		if (p->req->on_unmarked != NULL)
-			p->req->on_unmarked(&o, p->req->arg);
+	struct pass *p = arg;
+	struct mark_object o = { x->base, x->bytes, NULL, (*x->flags & GUARD_INDIRECT) != 0 };
+	if ((*x->flags & GUARD_WHITE) == 0) {
+		p->out->marked_objects++;
+		p->out->marked_bytes += o.bytes;
+		return;
 	}
+	p->out->leaked_objects++;
+	p->out->leaked_bytes += o.bytes;
+	if (p->req->on_unmarked != NULL)
+		p->req->on_unmarked(&o, p->req->arg);
 }
 
 static bool
 outside_was_reached(void *arg, uintptr_t base)
 {
-	const struct outside *o = find_outside(arg, base);
-	return o != NULL && !o->white;
+	struct pass *p = arg;
+	struct outside_object x;
+	return outside_at(&p->outside, base, &x) && (*x.flags & GUARD_WHITE) == 0;
 }
 
 static bool
@@ -693,7 +674,7 @@ run_pass(struct pass *p, uintptr_t self_sp)
 	for (size_t i = 0; ok && i < p->n_spans; i++)
 		count_span_marks(p, i);
 	if (ok)
-		count_outside(p);
+		outside_each(&p->outside, count_outside, p);
 	p->out->root_bytes = p->roots.bytes;
 	p->out->checked_objects = p->check.objects;
 	p->out->threads = stw_count();

@@ -23,6 +23,7 @@
 #include "marena.h"
 #include "sys.h"
 
+#include "hardening/guardmode.h"
 #include "hardening/hooks.h"
 #include "hardening/mark.h"
 #include "hardening/roots.h"
@@ -840,6 +841,80 @@ test_sampled_objects(void **state)
 	sample_start(&(struct sample_config){ 0 });
 }
 
+/* ---- guarded objects ---- */
+
+static NOINLINE uintptr_t
+hidden_guarded(size_t bytes, bool noscan)
+{
+	void *p = guardmode_alloc(bytes, 16, noscan, API_MALLOC);
+
+	assert_non_null(p);
+	return ~(uintptr_t)p;
+}
+
+static NOINLINE void
+hidden_guarded_free(uintptr_t h)
+{
+	assert_int_equal(guardmode_free((void *)~h, API_FREE), OUTSIDE_OK);
+}
+
+/* The words of an object at an odd address are counted from its first byte. */
+static NOINLINE void
+hidden_link_odd(uintptr_t in, size_t i, uintptr_t to)
+{
+	uintptr_t p = to != 0 ? ~to : 0;
+	memcpy((char *)~in + i * sizeof(p), &p, sizeof(p));
+}
+
+static void
+test_guarded_objects(void **state)
+{
+	static const size_t aligns[] = { 16, 1 };
+	struct mark_request few_slots = { .check = true, .stack_objects = 1 };
+	struct mark_result r;
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_LEN(aligns); k++) {
+		guardmode_init(&(struct guardmode_config){ .on = true, .align = aligns[k],
+		    .quarantine_bytes = MIB, .seed = 1 });
+		uintptr_t h = hidden_new(ELEM, false);
+		uintptr_t a = hidden_guarded(101, false), b = hidden_guarded(5000, false);
+		uintptr_t large = hidden_guarded(3 * MIB, false), dumb = hidden_guarded(64, true);
+		assert_lost(a);
+		hidden_store(&global, a, 100);
+		assert_false(is_lost(a));
+		hidden_store(&global, a, 101);     /* its end is exact */
+		assert_lost(a);
+		hidden_link_odd(large, 3 * MIB / 8 - 1, h);
+		hidden_link_odd(b, 0, large);
+		hidden_link_odd(a, 11, b);         /* 88 to 96 of 101 bytes */
+		hidden_store(&global, a, 0);
+		assert_false(is_lost(b));
+		assert_false(is_lost(large));
+		assert_false(is_lost(h));
+		assert_true(mark_run(&few_slots, &r));
+		assert_lost(dumb);
+		hidden_link(h, 5, dumb, 63);
+		assert_false(is_lost(dumb));
+		hidden_link(dumb, 0, b, 0);
+		hidden_link_odd(a, 11, 0);         /* dumb promised to hold none */
+		assert_lost(b);
+		hidden_store(&global, b, 0);
+		assert_false(is_lost(b));
+		hidden_guarded_free(b);
+		assert_lost(large);
+		assert_false(is_lost(b));          /* freed, so not lost */
+		hidden_store(&global, a, 0);
+		mark_fault = 1;
+		assert_true(fake_die_caught(check_dies, NULL));
+		assert_string_equal(fake_die_info.site, "CHECKMARK-1");
+		mark_fault = 0;
+		heap_unlock_all();
+		guardmode_init(&(struct guardmode_config){ .on = false });
+		hidden_store(&global, 0, 0);
+	}
+}
+
 /* ---- how long it takes ---- */
 
 /* A tree of 64-byte nodes: MARK_MIB of them (16 by default), time printed. */
@@ -914,6 +989,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_worklist_runs_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_watch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sampled_objects, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_guarded_objects, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time_of_a_tree, setup, teardown),
 	};
 

@@ -3,11 +3,13 @@
 cases.c and cases.cc are compiled twice: with clang -fsanitize=leak, and plainly, to
 run on spanguard. Each case states what it loses; three opinions must be one.
 """
+import json
 import pathlib
 import re
 import shutil
 import subprocess
 
+import jsonschema
 import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -70,9 +72,10 @@ def test_there_are_enough_cases():
 
 
 @pytest.mark.parametrize("source,name,direct,indirect", CASES, ids=[name for _, name, _, _ in CASES])
-def test_agrees_with_lsan(run, by_lsan, plainly, debug, source, name, direct, indirect):
+@pytest.mark.parametrize("options", ["mode=debug", "mode=guard:guard_align=1"], ids=["debug", "guard"])
+def test_agrees_with_lsan(run, by_lsan, plainly, library, options, source, name, direct, indirect):
     theirs = run([by_lsan[source], name])
-    ours = run([plainly[source], name], debug)
+    ours = run([plainly[source], name], Mode(f"{options}:leak_check=1", library))
     want = verdict(theirs.err)
     assert (want[0][0], want[1][0]) == (int(direct), int(indirect)), theirs
     assert verdict(ours.err) == want, ours
@@ -178,6 +181,18 @@ def test_sampled_object_has_its_stack(run, api, library):
     done = run([api, "many_places"], Mode("leak_check=1:sample=1", library))
     assert verdict(done.err) == ((4, 160), (1, 100)), done
     assert "in lose_one" in done.err and "in lose_pair" in done.err, done
+
+
+def test_json(run, api, debug, scratch):
+    """A line for each place, by the schema of all reports."""
+    schema = jsonschema.Draft7Validator(json.loads((HERE.parent.parent / "doc" / "report.schema.json").read_text()))
+    run([api, "many_places"], debug, options=f"json={scratch}/log")
+    lines = [json.loads(line) for line in (scratch / "log").read_text().splitlines()]
+    for line in lines:
+        schema.validate(line)
+    assert sorted((line["leak"]["kind"], line["leak"]["bytes"], line["leak"]["objects"]) for line in lines) == [
+        ("direct", 24, 1), ("direct", 56, 1), ("direct", 80, 2), ("indirect", 100, 1)]
+    assert all("main" in json.dumps(line["stacks"]["alloc"]) for line in lines)
 
 
 def test_log_file(run, api, debug, scratch):
