@@ -395,9 +395,9 @@ hook_leak_ignore(const void *p)
 }
 
 void
-hook_leak_from_signal(void)
+hook_leak_from_signal(bool delta, int pid, int fd)
 {
-	leak_from_signal();
+	leak_from_signal(delta, pid, fd);
 }
 
 void

@@ -173,8 +173,9 @@ int hook_mark_check(void);
  * lost objects, -1: none was made. What is no leak: 0 or EINVAL. */
 int hook_leak_check(bool delta);
 int hook_leak_ignore(const void *p);
-/* leak_signal (proc.c); and what the handler left to do (malloc.c). */
-void hook_leak_from_signal(void);
+/* leak_signal (proc.c), the answer also to a descriptor of the process that asked (0:
+ * none); and what the handler left to do (malloc.c). */
+void hook_leak_from_signal(bool delta, int pid, int fd);
 void hook_leak_if_wanted(void);
 /* Root ranges of the user's (export_spanguard.c): 0, ENOMEM or ENOENT. */
 int hook_root_add(const void *p, size_t bytes);

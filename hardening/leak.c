@@ -32,6 +32,8 @@ enum {
 	FLUSH_BYTES = 32 << 10,        /* of the reporter's 60 KiB, before the next group */
 	IGNORED_FIRST = 256,
 	RULE_CHARS = 65,
+	WANTED = 1,
+	WANTED_DELTA = 2,
 };
 
 struct ignored {
@@ -45,7 +47,8 @@ static struct {
 	size_t n_ignored, cap_ignored;
 	uintptr_t *known;              /* lost at the last check, inverted, in order */
 	size_t n_known, known_bytes;
-	atomic_u32 wanted;
+	atomic_u64 wanted;             /* WANTED bits */
+	atomic_u64 asker;              /* pid << 32 | descriptor, 0: nobody in particular */
 } leak;
 
 /* One check. */
@@ -459,7 +462,23 @@ leak_check(bool delta)
 bool
 leak_wanted(void)
 {
-	return a32_load_relaxed(&leak.wanted) != 0;
+	return a64_load_relaxed(&leak.wanted) != 0;
+}
+
+/* Who asked gets a last line in any case. */
+static void
+answer(int lost)
+{
+	char text[128];
+	struct print p;
+	print_init(&p, text, sizeof(text));
+	print_str(&p, "spanguard: leak check done: ");
+	if (lost < 0)
+		print_str(&p, "none was possible");
+	else
+		print_dec(&p, (uint64_t)lost);
+	print_str(&p, lost < 0 ? "\n" : " object(s) lost\n");
+	log_write(&p);
 }
 
 /* See pinned_pass for who may. */
@@ -467,19 +486,29 @@ void
 leak_if_wanted(void)
 {
 	const struct mcache *c = mcache_self();
-	if (c == NULL || c->busy != CACHE_IDLE || a32_exchange(&leak.wanted, 0) == 0)
+	if (c == NULL || c->busy != CACHE_IDLE)
+		return;
+	uint64_t wanted = a64_exchange(&leak.wanted, 0);
+	if (wanted == 0)
 		return;
 	if (!proc_world_trylock()) {
-		a32_store_release(&leak.wanted, 1);
+		a64_fetch_or(&leak.wanted, wanted);
 		return;
 	}
 	proc_world_unlock();
-	run(false, true);
+	uint64_t asker = a64_exchange(&leak.asker, 0);
+	log_answer_to((int)(asker >> 32), (int)(asker & INT32_MAX));
+	int lost = run((wanted & WANTED_DELTA) != 0, true);
+	if (asker != 0)
+		answer(lost);
+	log_answer_to(0, 0);
 }
 
 void
-leak_from_signal(void)
+leak_from_signal(bool delta, int pid, int fd)
 {
-	a32_store_release(&leak.wanted, 1);
+	if (pid > 0 && fd >= 0)
+		a64_store_release(&leak.asker, (uint64_t)pid << 32 | (uint64_t)fd);
+	a64_fetch_or(&leak.wanted, delta ? WANTED | WANTED_DELTA : WANTED);
 	leak_if_wanted();
 }

@@ -35,8 +35,10 @@ int leak_check(bool delta);
  * an object of ours. */
 bool leak_ignore(const void *p);
 
-/* From a signal handler: at once if that can be, else at the next safe point. */
-void leak_from_signal(void);
+/* From a signal handler: at once if that can be, else at the next safe point. pid, fd:
+ * a descriptor of the process that asked, for the report and a line with the result;
+ * pid 0: the report goes where all go. */
+void leak_from_signal(bool delta, int pid, int fd);
 bool leak_wanted(void);
 void leak_if_wanted(void);
 

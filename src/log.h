@@ -20,6 +20,10 @@ void log_set_json_path(const char *path);
  * for a file of its own gets nothing in it. */
 void log_set_channel(const char *spec);
 
+/* What this thread writes goes to a descriptor of another process, which asked for
+ * it, until pid is 0; if that process has gone, where it goes otherwise. */
+void log_answer_to(int pid, int fd);
+
 /* Writes the text and empties the buffer. */
 void log_write(struct print *p);
 

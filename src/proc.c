@@ -47,6 +47,7 @@ enum {
 	EXIT_ROUNDS = SPANGUARD_EXIT_ROUNDS,
 	SCAVENGER_STACK_BYTES = 64 * 1024,
 	SCAVENGER_NAP_NS = 2000000,     /* least time between two passes */
+	LEAK_DELTA = 1 << 30,           /* in the value of a signal that asks for a leak check */
 };
 
 _Thread_local struct thread_state thread_state TLS_MODEL;
@@ -385,17 +386,24 @@ on_verify_signal(int sig)
 	verify_from_signal();
 }
 
+/* Who asks by sigqueue(3), as spanguard leaks does, sends the number of a descriptor
+ * of its own that the answer is to go to; LEAK_DELTA asks for what is new. */
 static void
-on_leak_signal(int sig)
+on_leak_signal(int sig, siginfo_t *info, void *context)
 {
+	bool asked = info->si_code == SI_QUEUE && info->si_pid != 0;
+	int value = asked ? info->si_value.sival_int : 0;
 	(void)sig;
-	hook_leak_from_signal();
+	(void)context;
+	hook_leak_from_signal((value & LEAK_DELTA) != 0, asked ? info->si_pid : 0,
+	    value & ~LEAK_DELTA);
 }
 
 static void
 install_leak_signal(void)
 {
-	struct sigaction sa = { .sa_handler = on_leak_signal, .sa_flags = SA_RESTART };
+	struct sigaction sa = { .sa_sigaction = on_leak_signal,
+		.sa_flags = SA_RESTART | SA_SIGINFO };
 	if (options.leak_signal != 0 && sigaction((int)options.leak_signal, &sa, NULL) != 0)
 		report_warn("leak_signal: the kernel refuses a handler for this signal", NULL);
 }

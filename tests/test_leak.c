@@ -311,7 +311,7 @@ test_wanted_by_a_signal(void **state)
 	hidden_new(48, false);
 	assert_false(leak_wanted());
 	c->busy = CACHE_SLOW;
-	leak_from_signal();
+	leak_from_signal(false, 0, 0);
 	assert_true(leak_wanted());
 	leak_if_wanted();
 	c->busy = CACHE_IDLE;

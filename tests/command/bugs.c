@@ -144,6 +144,14 @@ again_and_again(void)
 }
 
 static void
+lost_and_wrong(void)
+{
+	p = malloc(10);
+	p = malloc(20);
+	drop(p + 1);
+}
+
+static void
 bad_requests(void)
 {
 	volatile size_t less = 2;
@@ -163,7 +171,7 @@ static const struct {
 	{ "foreign", foreign }, { "interior", interior }, { "stale", stale },
 	{ "use-after-free", use_after_free }, { "overflow", overflow },
 	{ "late-overflow", late_overflow }, { "wrong-size", wrong_size },
-	{ "bad-requests", bad_requests }, { "many-places", many_places }, { "again", again_and_again },
+	{ "bad-requests", bad_requests }, { "lost-and-wrong", lost_and_wrong }, { "many-places", many_places }, { "again", again_and_again },
 };
 
 static void
