@@ -80,6 +80,7 @@ hooks_init(struct mheap *h)
 		.bytes = options.span_quarantine_bytes,
 		.share_percent = options.span_quarantine_share,
 		.fault = options.span_quarantine_fault,
+		.take_over = options.span_quarantine_fault,
 		.zeroed = options.zero_on_free,
 		.seed = options.seed,
 	};
@@ -214,6 +215,8 @@ hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum
 	ring_note(p, bytes, api);
 	if (sidetable_is_on())
 		return debug_alloc(s, p, bytes, align, api, fresh);
+	if (fresh)
+		zero_bring_in(s, p);
 	if (mspan_is_large(s))
 		return fresh;
 	zero_check(s, p, "malloc");
@@ -287,6 +290,8 @@ hook_slot_check(const struct mspan *s, uintptr_t *where)
 		return debug_check(s, where);
 	if (!(canary_is_on() || zero_is_on()) || mspan_is_large(s) || mspan_is_tiny(s) ||
 	    a32_load_acquire(&s->state) != SPAN_IN_USE)
+		return NULL;
+	if (zero_is_on() && mspan_is_empty(s) && zero_span_holds(s))
 		return NULL;
 	for (size_t i = 0; i < s->nelems; i++) {
 		const void *p = (const void *)(s->base + i * s->elem_bytes);

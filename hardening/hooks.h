@@ -39,6 +39,11 @@ bool hook_guards_take_off(struct mspan *s, size_t guard_bytes);
 /* An empty span leaves the tiers (mheap_free_span): parks it, or not, and returns
  * the spans, linked by next, that are to be released to the page heap now. */
 struct mspan *hook_span_free(struct mheap *h, struct mspan *s);
+/* A span that has left the quarantine and has the shape asked for: in state PARKED,
+ * in the arena map, with its guards, its pages readable again and zero. Or NULL.
+ * (mheap.c) */
+struct mspan *hook_span_reuse(struct mheap *h, size_t npages, unsigned guards, unsigned pool,
+    bool large);
 /* A span that cannot be released now, for a guard that the system would not take
  * off, is parked (again), whatever the bound: it is tried again later (mheap.c). */
 void hook_span_keep(struct mheap *h, struct mspan *s);

@@ -15,13 +15,19 @@ static struct {
 	struct mspan *spans[QUARANTINE_SPANS];
 	size_t n;
 	size_t bytes;
+	/* faulted spans that have left, until one of their shape is asked for */
+	struct mspan *leaving[QUARANTINE_LEAVING];
+	uint64_t shape[QUARANTINE_LEAVING];     /* of leaving[i]; 0: none is there */
+	size_t oldest;                          /* the next place to be overwritten */
 } quar;
 
 void
 quarantine_init(const struct quarantine_config *config)
 {
 	quar.config = *config;
-	quar.n = quar.bytes = 0;
+	quar.n = quar.bytes = quar.oldest = 0;
+	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
+		quar.shape[i] = 0;
 	if (config->seed != 0)
 		rand_seed_fixed(&quar.rng, config->seed, 1);
 	else
@@ -90,6 +96,42 @@ park_locked(struct mspan *s)
 	quar.bytes += mspan_bytes(s);
 }
 
+/* Spans of one shape can take each other's place: pages, guards, room for bits,
+ * and the way in which the arena map knows them. */
+static uint64_t
+shape_of(size_t npages, unsigned guards, unsigned pool, bool large)
+{
+	return (uint64_t)npages << 16 | (guards & (GUARD_BEFORE | GUARD_AFTER)) << 12 |
+	    pool << 4 | (unsigned)large << 1 | 1;
+}
+
+/* s has left. It waits in the place of the oldest that waits, which goes. */
+static void
+wait_locked(struct mspan **out, struct mspan *s)
+{
+	size_t i = quar.oldest;
+	if (!s->faulted || !quar.config.take_over) {
+		push(out, s);
+		return;
+	}
+	if (quar.shape[i] != 0)
+		push(out, quar.leaving[i]);
+	quar.leaving[i] = s;
+	quar.shape[i] = shape_of(s->npages, s->guards, s->pool, mspan_is_large(s));
+	quar.oldest = (i + 1) % QUARANTINE_LEAVING;
+}
+
+static struct mspan *
+take_waiting_locked(uint64_t shape)
+{
+	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
+		if (quar.shape[i] == shape) {
+			quar.shape[i] = 0;
+			return quar.leaving[i];
+		}
+	return NULL;
+}
+
 static struct mspan *
 swap_locked(struct mheap *h, struct mspan *s)
 {
@@ -102,7 +144,7 @@ swap_locked(struct mheap *h, struct mspan *s)
 		bound = bound_locked(h);
 	}
 	while (quar.n != 0 && (quar.bytes > bound || quar.n == QUARANTINE_SPANS))
-		push(&out, take_locked());
+		wait_locked(&out, take_locked());
 	return out;
 }
 
@@ -188,12 +230,32 @@ hook_span_free(struct mheap *h, struct mspan *s)
 }
 
 struct mspan *
+hook_span_reuse(struct mheap *h, size_t npages, unsigned guards, unsigned pool, bool large)
+{
+	uint64_t shape = shape_of(npages, guards, pool, large);
+	if (!quar.config.take_over || pinned_is_on())
+		return NULL;
+	mutex_lock(&h->lock);
+	struct mspan *s = take_waiting_locked(shape);
+	mutex_unlock(&h->lock);
+	if (s == NULL || likely(make_ready(s)))
+		return s;
+	hook_span_keep(h, s);
+	return NULL;
+}
+
+struct mspan *
 hook_quarantine_flush(struct mheap *h)
 {
 	struct mspan *out = pinned_take_all(h);
 	mutex_lock(&h->lock);
 	while (quar.n != 0)
 		push(&out, take_locked());
+	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
+		if (quar.shape[i] != 0) {
+			quar.shape[i] = 0;
+			push(&out, quar.leaving[i]);
+		}
 	mutex_unlock(&h->lock);
 	return make_all_ready(h, out);
 }
@@ -233,5 +295,8 @@ hook_quarantine_check(void)
 		if (!quarantine_is_parked(s))
 			return "QUAR-2";
 	}
+	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
+		if (quar.shape[i] != 0 && !quarantine_is_parked(quar.leaving[i]))
+			return "QUAR-2";
 	return bytes == quar.bytes ? pinned_check() : "QUAR-1";
 }

@@ -2,16 +2,24 @@
 #include "zero.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "../src/die.h"
 #include "../src/mspan.h"
+#include "../src/sys.h"
 
 static bool on;
+static bool wide;        /* the processor has AVX2 */
+
+static bool wide_vectors(void);
 
 void
 zero_init(bool enabled)
 {
 	on = enabled;
+	wide = wide_vectors();
 }
 
 bool
@@ -27,32 +35,119 @@ zero_slot(const struct mspan *s, void *p)
 		memset(p, 0, s->elem_bytes);
 }
 
-/* Slots are multiples of 16 bytes; eight words at a time, so that the compiler
- * may use vectors. */
-static bool
-all_zero(const uint64_t *w, size_t words)
+/* One system call for these is cheaper than the page faults; of larger objects a
+ * program may leave most alone. */
+enum { POPULATE_MIN_BYTES = 16384, POPULATE_MAX_BYTES = 1 << 20 };
+
+void
+zero_bring_in(const struct mspan *s, void *p)
 {
-	size_t i = 0;
-	for (; i + 8 <= words; i += 8)
-		if ((w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] |
-		    w[i + 7]) != 0)
-			return false;
-	for (; i < words; i++)
-		if (w[i] != 0)
-			return false;
-	return true;
+	size_t page = sys_page_bytes();
+	uintptr_t at = (uintptr_t)p, end = at + s->elem_bytes;
+	if (!on || s->elem_bytes > POPULATE_MAX_BYTES)
+		return;
+	if (s->elem_bytes >= POPULATE_MIN_BYTES) {
+		at = align_down(at, page);
+		sys_populate((void *)at, align_up(end, page) - at);
+		return;
+	}
+	/* the slot is nobody's yet: an or with nothing writes and changes nothing */
+	for (; at < end; at = align_down(at, page) + page)
+		a64_fetch_or((atomic_u64 *)at, 0);
+}
+
+/* Vectors by the compiler: two SSE2 or NEON halves, or one AVX2 register. */
+typedef uint64_t zero_lane __attribute__((vector_size(32), aligned(8), may_alias));
+
+/* Everything is read, whatever is found: it is nearly always zero, and a loop
+ * without an exit is as fast as the memory. */
+INLINE bool
+scan(const void *p, size_t bytes)
+{
+	const zero_lane *v = p;
+	zero_lane sum0 = { 0 }, sum1 = { 0 };
+	size_t n = bytes / sizeof(*v);
+	for (; n >= 4; n -= 4, v += 4) {
+		sum0 |= v[0] | v[2];
+		sum1 |= v[1] | v[3];
+	}
+	for (; n > 0; n--)
+		sum0 |= *v++;
+	sum0 |= sum1;
+	uint64_t rest = sum0[0] | sum0[1] | sum0[2] | sum0[3];
+	const uint64_t *w = (const uint64_t *)v;
+	for (bytes %= sizeof(*v); bytes >= sizeof(*w); bytes -= sizeof(*w))
+		rest |= *w++;
+	return rest == 0;
+}
+
+static bool
+scan_baseline(const void *p, size_t bytes)
+{
+	return scan(p, bytes);
+}
+
+#if defined(__x86_64__)
+
+__attribute__((target("avx2"))) static bool
+scan_wide(const void *p, size_t bytes)
+{
+	return scan(p, bytes);
+}
+
+/* AVX2, and a system that saves its registers. */
+static bool
+wide_vectors(void)
+{
+	unsigned a, b, c, d, low, high;
+	if (!__get_cpuid(1, &a, &b, &c, &d) || (c & bit_OSXSAVE) == 0)
+		return false;
+	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (low & 6) == 6 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2) != 0;
+}
+
+#else
+
+static bool
+scan_wide(const void *p, size_t bytes)
+{
+	return scan(p, bytes);
+}
+
+static bool
+wide_vectors(void)
+{
+	return false;
+}
+
+#endif
+
+/* Below this, starting the wide loop costs more than it saves. */
+enum { WIDE_MIN_BYTES = 256 };
+
+static bool
+all_zero(uintptr_t from, size_t bytes)
+{
+	return wide && bytes >= WIDE_MIN_BYTES ? scan_wide((const void *)from, bytes) :
+	    scan_baseline((const void *)from, bytes);
 }
 
 bool
 zero_holds(const struct mspan *s, const void *p)
 {
-	return !on || all_zero(p, s->elem_bytes / sizeof(uint64_t));
+	return !on || all_zero((uintptr_t)p, s->elem_bytes);
+}
+
+bool
+zero_span_holds(const struct mspan *s)
+{
+	return on && all_zero(s->base, mspan_bytes(s));
 }
 
 static bool
 holds(uintptr_t from, uintptr_t end)
 {
-	return all_zero((const uint64_t *)from, (end - from) / sizeof(uint64_t));
+	return all_zero(from, end - from);
 }
 
 /* [from, end) is not zero. addr: the slot, or 0 for the first changed byte. Where

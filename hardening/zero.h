@@ -23,10 +23,17 @@ void zero_init(bool on);
 bool zero_is_on(void);
 
 void zero_slot(const struct mspan *s, void *p);
+/* Before the first look at a slot whose pages were perhaps never touched: makes
+ * them present for writing. A read would bring in the system's page of zeroes,
+ * and the program's first write fault again. */
+void zero_bring_in(const struct mspan *s, void *p);
 bool zero_holds(const struct mspan *s, const void *p);
 /* Reports the changed bytes if the free slot at p is not zero; true: and the
  * program goes on, and it is zero now. */
 bool zero_check(const struct mspan *s, const void *p, const char *api);
+
+/* All of the span is zero: it has no live slot, and nobody wrote into it. */
+bool zero_span_holds(const struct mspan *s);
 
 /* The same for what is behind the last slot: the first changed byte, or 0. */
 uintptr_t zero_tail_changed(const struct mspan *s);

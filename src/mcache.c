@@ -160,7 +160,7 @@ free_span(struct mcache *c, struct mspan *s)
 static void
 shed_idle(struct mcache *c)
 {
-	size_t most = c->owned_pages / 100 * c->heap->config.idle_share_percent;
+	size_t most = c->peak_pages * c->heap->config.idle_share_percent / 100;
 	if (most < IDLE_FLOOR_PAGES)
 		most = IDLE_FLOOR_PAGES;
 	while (c->idle_pages > most) {
@@ -404,6 +404,8 @@ find_span(struct mcache *c, unsigned spc)
 	}
 	if (s != NULL)
 		c->owned_pages += s->npages;
+	if (c->peak_pages < c->owned_pages)
+		c->peak_pages = c->owned_pages;
 	return s;
 }
 
@@ -423,6 +425,10 @@ review(struct mcache *c)
 		retire_current(c, spc);
 	}
 	c->review++;
+	c->peak_pages -= c->peak_pages / PEAK_DECAY;
+	if (c->peak_pages < c->owned_pages)
+		c->peak_pages = c->owned_pages;
+	shed_idle(c);
 }
 
 static bool
@@ -563,6 +569,7 @@ static void
 empty_cache_locked(struct mcache *c)
 {
 	c->tiny = 0;
+	c->peak_pages = 0;
 	release_idle(c);
 	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++)
 		if (c->alloc[spc].span != NULL || c->full[spc].n + c->ready[spc].n != 0)

@@ -14,8 +14,9 @@
  * MCACHE-6  pages of the page cache are allocated in the page heap, in no span
  *
  * Idle spans are kept for the next refill of their class, up to a share of the
- * pages the cache owns (idle_share), oldest out first. Every REVIEW_REFILLS
- * refills, current spans that are empty and were not used since become idle.
+ * pages the cache owned of late (idle_share), oldest out first. Every
+ * REVIEW_REFILLS refills, what it owned of late is forgotten a little, and
+ * current spans that are empty and were not used since become idle.
  *
  * The owner's fast path takes no lock. Its slow path holds lock, so that
  * malloc_trim, verify and fork in other threads can walk the lists; they never
@@ -56,6 +57,7 @@ struct span_queue {
 
 enum {
 	REVIEW_REFILLS = 64,
+	PEAK_DECAY = 8,                 /* peak_pages loses so much at every review */
 	IDLE_FLOOR_PAGES = 16,          /* idle spans of so much are always kept */
 };
 
@@ -88,6 +90,7 @@ struct mcache {
 	uint16_t idle_n[SPAN_CLASSES_ALL];
 	size_t idle_pages;
 	size_t owned_pages;             /* of all spans this cache owns */
+	size_t peak_pages;              /* what that was of late */
 	uint16_t review;
 	const void *call_frame;         /* armed modes: of the call in progress, to walk from */
 	struct callstack_thread stack;

@@ -330,6 +330,26 @@ alloc_span_locking(struct mheap *h, const struct span_request *r)
 	return at != 0 ? finish_span(h, s, at, r, zeroed == r->total_pages) : NULL;
 }
 
+/* One that has left the quarantine and waits, guards and all, for its like. */
+static struct mspan *
+take_over(struct mheap *h, const struct span_request *r)
+{
+	bool large = span_class_size_class(r->span_class) == 0 && r->span_class != SPAN_TINY;
+	struct mspan *s = hook_span_reuse(h, r->npages, r->guards,
+	    pool_of(words_for(r->npages, r->span_class)), large);
+	if (s == NULL)
+		return NULL;
+	uint8_t guards = s->guards;
+	hook_span_release(s);
+	mspan_set_state(s, SPAN_DEAD);
+	mspan_init(s, s->base, r->npages, r->span_class, h->config.zeroed, &h->config.span);
+	s->guards = guards;
+	if (likely(hook_span_new(s)))
+		return s;
+	release_span(h, s);
+	return NULL;
+}
+
 struct mspan *
 mheap_alloc_span(struct mheap *h, struct mcache *c, size_t npages, unsigned span_class,
     size_t align_pages)
@@ -338,6 +358,9 @@ mheap_alloc_span(struct mheap *h, struct mcache *c, size_t npages, unsigned span
 	if (npages > ADDR_PAGES || align_pages > ADDR_PAGES - npages)
 		return NULL;
 	struct span_request r = request_span(h, npages, span_class, align_pages);
+	struct mspan *s = align_pages == 1 ? take_over(h, &r) : NULL;
+	if (s != NULL)
+		return s;
 	if (c != NULL && r.total_pages < CACHED_SPAN_PAGES && align_pages == 1)
 		return alloc_span_cached(h, c, &r);
 	return alloc_span_locking(h, &r);

@@ -412,6 +412,59 @@ test_what_leaves_is_zero(void **state)
 	}
 }
 
+/* What left waits, faulting, and is taken over by a span of its shape: with its
+ * address, zero, and without a guard put or taken off. One of another shape comes
+ * from the page heap. */
+static void
+test_what_left_is_taken_over(void **state)
+{
+	(void)state;
+	start(&(struct fake_sys_config){ .real_faults = true }, &(struct quarantine_config){
+	    .bytes = MIB, .fault = true, .take_over = true, .zeroed = true, .seed = 1 });
+	struct mspan *left = span(128 * KIB);
+	uintptr_t base = left->base;
+	memset((void *)base, 0xaa, 128 * KIB);
+	park(left);
+	for (int i = 0; i < 9; i++)
+		park(span(MIB));        /* one at a time fits: all others have left */
+	size_t spans = a64_load_relaxed(&mheap_.spans_in_use);
+	assert_true(is_parked(left));
+	assert_all_fault(base, 128 * KIB, true);
+	assert_null(hook_quarantine_check());
+	struct mspan *s = span(128 * KIB);
+	assert_ptr_equal(s, left);
+	assert_int_equal(s->base, base);
+	assert_int_equal(a32_load_acquire(&s->state), SPAN_IN_USE);
+	assert_false(s->faulted);
+	assert_true(is_zero((void *)base, 128 * KIB));
+	assert_int_equal(a64_load_relaxed(&mheap_.spans_in_use), spans);
+	assert_ptr_not_equal(span(128 * KIB), left);
+	assert_int_equal(a64_load_relaxed(&mheap_.spans_in_use), spans + 1);
+	assert_accounted();
+	assert_true(mheap_flush_quarantine(&mheap_));
+	assert_int_equal(a64_load_relaxed(&mheap_.spans_in_use), 2);
+	assert_accounted();
+}
+
+/* As many wait as there are places; then the oldest goes. */
+static void
+test_those_that_wait_are_bounded(void **state)
+{
+	enum { N = QUARANTINE_LEAVING + 32 };
+	static struct mspan *s[N];
+
+	(void)state;
+	start(NULL, &(struct quarantine_config){ .bytes = 64 * KIB, .fault = true,
+	    .take_over = true, .seed = 1 });
+	for (size_t i = 0; i < N; i++)
+		s[i] = span(64 * KIB);
+	for (size_t i = 0; i < N; i++)
+		park(s[i]);
+	assert_int_equal(a64_load_relaxed(&mheap_.spans_in_use), QUARANTINE_LEAVING + 1);
+	assert_int_equal(hook_quarantine_bytes(), 64 * KIB);
+	assert_accounted();
+}
+
 /* ---- frees of what is parked ---- */
 
 static void
@@ -599,6 +652,8 @@ main(void)
 		TEST(test_parked_pages_fault),
 		TEST(test_parked_pages_stay_mapped),
 		TEST(test_what_leaves_is_zero),
+		TEST(test_what_left_is_taken_over),
+		TEST(test_those_that_wait_are_bounded),
 		TEST(test_double_free_of_parked),
 		TEST(test_flushed_when_memory_runs_out),
 		TEST(test_refused_unfault_keeps_it_parked),
