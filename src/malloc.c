@@ -51,8 +51,9 @@
  * system call and the TLB flush cost more than the bytes. */
 #define MOVE_MIN_BYTES ((size_t)1 << 20)
 
-/* From here on calloc gives dirty pages back instead of writing zeroes. */
-#define ZERO_BY_KERNEL_BYTES ((size_t)4 << 20)
+/* From here on calloc gives dirty pages back instead of writing zeroes: big tables
+ * are seldom touched everywhere (doc/performance.md). */
+#define ZERO_BY_KERNEL_BYTES ((size_t)256 << 10)
 
 struct mheap mheap_;
 
