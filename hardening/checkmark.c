@@ -135,11 +135,14 @@ static struct guard_record *
 guarded_object(uintptr_t value)
 {
 	struct guard_around g;
-	if (!guardspace_find(value, &g) || g.in == NULL || value < g.in->base)
+	if (!guardspace_find(value, &g))
 		return NULL;
-	uint32_t state = a32_load_acquire(&g.in->state);
-	bool inside = value == g.in->base || value < g.in->base + g.in->bytes;
-	return inside && (state == GUARD_LIVE || state == GUARD_REPORTED) ? g.in : NULL;
+	struct guard_record *r = g.in != NULL ? g.in : g.before;
+	if (r == NULL || value < r->base)
+		return NULL;
+	uint32_t state = a32_load_acquire(&r->state);
+	bool inside = value == r->base || value < r->base + r->bytes;
+	return inside && (state == GUARD_LIVE || state == GUARD_REPORTED) ? r : NULL;
 }
 
 static void

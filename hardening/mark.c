@@ -408,8 +408,10 @@ visit(struct pass *p, uintptr_t value, uintptr_t at)
 		return;
 	}
 	const struct mark_page *pages = p->arena[off >> ARENA_SHIFT];
-	if (unlikely(pages == NULL))
+	if (unlikely(pages == NULL)) {
+		visit_outside(p, value);        /* between two arenas */
 		return;
+	}
 	const struct mark_page *pg = &pages[arena_page_idx(value)];
 	if (pg->kind == PAGE_NONE)
 		return;

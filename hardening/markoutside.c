@@ -72,10 +72,13 @@ outside_at(struct outside *o, uintptr_t addr, struct outside_object *out)
 			*out = of_sampled(&o->sampled[i]);
 			return true;
 		}
-	if (!guardspace_find(addr, &near) || near.in == NULL || !is_live(near.in) ||
-	    addr - near.in->base >= (near.in->bytes != 0 ? near.in->bytes : 1))
+	if (!guardspace_find(addr, &near))
 		return false;
-	*out = of_record(near.in);
+	/* one of no bytes may begin where the guard behind it does */
+	struct guard_record *r = near.in != NULL ? near.in : near.before;
+	if (r == NULL || !is_live(r) || addr - r->base >= (r->bytes != 0 ? r->bytes : 1))
+		return false;
+	*out = of_record(r);
 	return true;
 }
 

@@ -367,8 +367,6 @@ static void *
 alloc_any(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
     enum malloc_api api)
 {
-	if (unlikely(c == NULL))
-		mallocinit();           /* the first call of all: no mode is known before */
 	bool armed = mheap_.config.armed;
 	if (armed && bytes <= MALLOC_MAX_BYTES)
 		spc = armed_class(bytes, align, spc);
@@ -400,6 +398,11 @@ static NOINLINE void *
 alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
     enum malloc_api api)
 {
+	if (unlikely(c == NULL)) {
+		mallocinit();           /* the first call of all: no mode is known before */
+		if (mheap_.config.armed)
+			c = mcache_attach();    /* records are kept by its help */
+	}
 	const void *outer = enter_call(c, callstack_frame());
 	void *p = alloc_any(c, bytes, align, spc, fresh, api);
 	leave_call(c, outer);

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent / "real"))
 import workloads        # noqa: E402
 
@@ -34,6 +35,12 @@ def life(build):
 @pytest.fixture(scope="session")
 def live(build):
     return build(HERE / "live.c", "-g", "-O1")
+
+
+@pytest.fixture(scope="session")
+def leak(build, library):
+    return build(HERE / "leak.c", "-g", "-O1", f"-I{ROOT / 'include'}", libs=(f"-L{library.parent}", "-lspanguard",
+                                                                              f"-Wl,-rpath,{library.parent}"))
 
 
 @pytest.fixture
@@ -206,6 +213,21 @@ def test_goes_on(run, bug, guard, kind):
     assert done.out.endswith("fine\n"), done
     assert done.err.count("==ERROR: spanguard: ") == 1, done
     assert "==GOING ON" in done.err, done
+
+
+# ---------------------------------------------------------------- leaks
+
+@pytest.mark.parametrize("options", ["", "guard_align=1", "guard_side=left", "guard_align=8:guards=mprotect"])
+def test_leaks(run, leak, guard, options):
+    env = guard(":".join(filter(None, [options, "leak_check=1"])))
+    done = run([leak, 5000], env=env)
+    assert done.out == "marks agree: 0\n", done
+    node = 48
+    assert re.search(rf"^Direct leak of {node} byte\(s\) in 1 object\(s\) allocated from:", done.err, re.M), done
+    assert re.search(rf"^Indirect leak of {node} byte\(s\) in 1 object\(s\) allocated from:", done.err, re.M), done
+    assert re.search(r"^Direct leak of 77 byte\(s\) in 1 object\(s\) allocated from:", done.err, re.M), done
+    assert done.err.count(" leak of ") == 3, done
+    assert f"SUMMARY: spanguard: {2 * node + 77} byte(s) leaked in 3 allocation(s)." in done.err, done
 
 
 # ---------------------------------------------------------------- a million, and too few
