@@ -276,6 +276,7 @@ fork_child(void)
 {
 	if (fork_word != NULL)
 		a32_store_relaxed(fork_word, 1);
+	hook_outside_after_fork_child();        /* the highest ranks first: others are taken below */
 	mutex_reset(&mheap_.meta.lock);
 	mutex_reset(&mheap_.lock);
 	mutex_reset(&shared_lock);
@@ -284,7 +285,6 @@ fork_child(void)
 	mcache_after_fork_child(mcache_self(), aptr_load_relaxed(&shared_cache));
 	hook_heap_after_fork_child();
 	hook_mark_after_fork_child();
-	hook_outside_after_fork_child();
 	/* the background thread stayed in the parent */
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
 		mheap_.config.scavenge_on_slow_path = true;
