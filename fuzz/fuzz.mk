@@ -72,3 +72,22 @@ fuzz: fuzz-runners fuzz-libfuzzer fuzz-afl
 $(BUILD)/fuzz/afl/sgf_mutator.so: fuzz/afl_mutator.c fuzz/mutator.c fuzz/mutator.h fuzz/sgf.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g -fPIC -shared $(WARN) -o $@ fuzz/afl_mutator.c fuzz/mutator.c
+
+# what fuzz/mutants.py needs to make one object again: compile, link, libraries
+define fuzz_flags
+.PHONY: fuzz-flags-$(1) fuzz-objects-$(1)
+fuzz-flags-$(1):
+	@echo '$$(FUZZ_CC_$(1)) $$(filter-out -MMD -MP,$$(FUZZ_CFLAGS)) $$(FUZZ_FLAGS_$(1))'
+	@echo '$$(FUZZ_CC_$(1)) $$(FUZZ_FLAGS_$(1)) $$(FUZZ_LINK_$(1)) -pthread -rdynamic'
+	@echo '-lm'
+fuzz-objects-$(1):
+	@echo $$(FUZZ_OBJ_$(1))
+endef
+FUZZ_LINK_libfuzzer = -fsanitize=fuzzer
+$(foreach v,$(FUZZ_VARIANTS),$(eval $(call fuzz_flags,$(v))))
+
+.PHONY: mutants mutants-apply
+mutants: fuzz-runners fuzz-libfuzzer
+	fuzz/mutants.py --fuzz 60 --ablate
+mutants-apply:
+	fuzz/mutants.py --apply-only
