@@ -285,6 +285,7 @@ def main():
     harnesses = subprocess.run([plain, "list"], stdout=subprocess.PIPE, text=True,
                                check=True).stdout.split()
     dead, base = replay(plain, harnesses)
+    dead = dead or replay(os.path.join(ROOT, "build/fuzz/asan/sgfuzz"), harnesses)[0]
     if dead:
         sys.exit(f"the tree without a planted bug fails: {dead}")
     covered = covered_lines()
