@@ -143,19 +143,12 @@ check_behind(const struct mspan *s, size_t idx, const char *api)
 	memset(p + bytes, REDZONE_BYTE, n);
 }
 
-static size_t
-filled_bytes(const struct mspan *s)
-{
-	size_t n = body_bytes(s);
-	return n < config.fill_max_bytes ? n : config.fill_max_bytes;
-}
-
 /* REDZONE-3 */
 static void
 check_freed(const struct mspan *s, size_t idx, const char *api)
 {
 	char *p = slot_at(s, idx);
-	size_t n = filled_bytes(s);
+	size_t n = body_bytes(s);
 	if (likely(redzone_intact(p, n, config.fill_free)))
 		return;
 	complain_about(DIE_WRITE_AFTER_FREE, api, "REDZONE-3", p, p, n, config.fill_free);
@@ -314,7 +307,6 @@ leave(uintptr_t p)
 	struct mspan *s = span_of(p);
 	size_t idx;
 	mspan_slot(s, p, &idx);
-	check_freed(s, idx, "quarantine");
 	free_slot(s, idx);
 }
 
@@ -370,7 +362,7 @@ debug_free(struct mspan *s, size_t idx, enum malloc_api api)
 	}
 	bool small = config.redzone && !mspan_is_large(s);
 	if (small)
-		memset(p, config.fill_free, filled_bytes(s));
+		memset(p, config.fill_free, body_bytes(s));
 	sidetable_write_free(r, api);
 	return small && keep_waiting(s, (uintptr_t)p) ? FREE_LATER : FREE_NOW;
 }
@@ -404,7 +396,7 @@ check_slot(const struct mspan *s, size_t idx)
 		if (!redzone_intact(p + bytes, s->elem_bytes - bytes, REDZONE_BYTE))
 			tag = "REDZONE-1";
 	} else if (a.free_serial != 0 && !mspan_is_large(s) &&
-	    !redzone_intact(p, filled_bytes(s), config.fill_free)) {
+	    !redzone_intact(p, body_bytes(s), config.fill_free)) {
 		tag = "REDZONE-3";
 	}
 	if (tag == NULL && idx != 0 && !mspan_is_large(s) &&
