@@ -209,10 +209,10 @@ debug_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum mal
 		mspan_slot(s, (uintptr_t)p, &idx);
 	if (config.redzone) {
 		struct side_record *r = sidetable_record(s, idx);
-		/* from here on a verify pass does not look at what it holds */
-		bool used = a64_exchange(&r->free_serial, 0) != 0;
-		if (used)
+		if (a64_load_acquire(&r->free_serial) != 0)
 			check_freed(s, idx, malloc_api_name(api));
+		/* from here on a verify pass does not look at what it holds */
+		a64_exchange(&r->free_serial, 0);
 		fresh = fill_new(p, bytes, api, fresh);
 		set_redzones(s, idx, bytes);
 		fetch_next(s);
