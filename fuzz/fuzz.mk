@@ -15,7 +15,7 @@ HARNESSES = $(shell sed -n 's/^HARNESS(\([a-z0-9_]*\))$$/\1/p' fuzz/harnesses.de
 FUZZ_TARGETS = $(filter-out $(FUZZ_OWN_LINK),$(HARNESSES))
 FUZZ_TIER_SRC = $(filter-out src/report.c src/sys_linux.c,$(TIER_SRC)) src/export_spanguard.c
 FUZZ_SUPPORT_SRC = tests/fake_sys.c tests/fake_die.c tests/naive_pages.c
-FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/afl_mutator.c,$(wildcard fuzz/*.c))
+FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/afl_mutator.c fuzz/h13_real.c,$(wildcard fuzz/*.c))
 FUZZ_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
 	-DSPANGUARD_TEST_BUILD=1 -DSPANGUARD_LOCK_CHECKS=1 -DSPANGUARD_FUZZ=1 \
 	-iquote src -iquote tests -iquote fuzz
@@ -65,10 +65,38 @@ $(BUILD)/fuzz/afl/fuzz_%: $(BUILD)/fuzz/afl/target_%.o $(FUZZ_OBJ_afl)
 .PHONY: fuzz fuzz-libfuzzer fuzz-afl fuzz-runners
 fuzz-libfuzzer: $(addprefix $(BUILD)/fuzz/libfuzzer/fuzz_,$(HARNESSES))
 fuzz-afl: $(addprefix $(BUILD)/fuzz/afl/fuzz_,$(HARNESSES)) $(BUILD)/fuzz/afl/sgf_mutator.so
-fuzz-runners: $(BUILD)/fuzz/plain/sgfuzz $(BUILD)/fuzz/asan/sgfuzz
+fuzz-runners: $(BUILD)/fuzz/plain/sgfuzz $(BUILD)/fuzz/asan/sgfuzz $(BUILD)/fuzz/real
 fuzz: fuzz-runners fuzz-libfuzzer fuzz-afl
+
+# H13: no tier in it; the library comes by LD_PRELOAD
+$(BUILD)/fuzz/real: fuzz/h13_real.c fuzz/language.c fuzz/sgf.c fuzz/sgf.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O1 -g $(WARN) -pthread -o $@ fuzz/h13_real.c fuzz/language.c fuzz/sgf.c
 
 # the mutator as AFL++ loads it
 $(BUILD)/fuzz/afl/sgf_mutator.so: fuzz/afl_mutator.c fuzz/mutator.c fuzz/mutator.h fuzz/sgf.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g -fPIC -shared $(WARN) -o $@ fuzz/afl_mutator.c fuzz/mutator.c
+
+# what fuzz/mutants.py needs to make one object again: compile, link, libraries
+define fuzz_flags
+.PHONY: fuzz-flags-$(1) fuzz-objects-$(1)
+fuzz-flags-$(1):
+	@echo '$$(FUZZ_CC_$(1)) $$(filter-out -MMD -MP,$$(FUZZ_CFLAGS)) $$(FUZZ_FLAGS_$(1))'
+	@echo '$$(FUZZ_CC_$(1)) $$(FUZZ_FLAGS_$(1)) $$(FUZZ_LINK_$(1)) -pthread -rdynamic'
+	@echo '-lm'
+fuzz-objects-$(1):
+	@echo $$(FUZZ_OBJ_$(1))
+endef
+FUZZ_LINK_libfuzzer = -fsanitize=fuzzer
+$(foreach v,$(FUZZ_VARIANTS),$(eval $(call fuzz_flags,$(v))))
+
+.PHONY: mutants mutants-apply
+mutants: fuzz-runners fuzz-libfuzzer
+	fuzz/mutants.py --fuzz 60 --ablate
+mutants-apply:
+	fuzz/mutants.py --apply-only
+
+.PHONY: fuzz-report
+fuzz-report: all
+	fuzz/report.sh

@@ -56,6 +56,48 @@ parse(const char *text, unsigned *bad)
 	return o;
 }
 
+/* Digit by digit, and one letter for a power of 1024. False: it does not fit. */
+static bool
+naive_number(const char *s, uint64_t *out)
+{
+	unsigned __int128 v = 0;
+	unsigned shift = 0;
+
+	for (; *s >= '0' && *s <= '9'; s++)
+		v = v * 10 + (unsigned)(*s - '0');
+	if (*s != '\0')
+		shift = 10 * (unsigned)(strchr("kmgt", *s) - "kmgt" + 1);
+	*out = (uint64_t)(v << shift);
+	return v << shift >> 64 == 0;
+}
+
+/* The input's bytes as digits and a unit: a size must be what they say or, where
+ * that is outside of the range, the default. */
+static void
+check_number(const uint8_t *data, size_t bytes)
+{
+	char text[64] = "span_quarantine_bytes=";
+	size_t at = strlen(text), n = bytes < 21 ? bytes : 21;
+	const struct option_row *row = options_find(text, at - 1);
+	struct options *o, *none;
+	unsigned bad;
+	uint64_t want;
+
+	if (n == 0)
+		return;
+	text[at] = (char)('0' + data[0] % 10);
+	for (size_t i = 1; i < n; i++)
+		text[at + i] = i + 1 == n ? "kmgt0123"[data[i] & 7] : (char)('0' + data[i] % 10);
+	o = parse(text, &bad);
+	none = parse("", &bad);
+	if (!naive_number(text + at, &want) || want > row->max)
+		want = number_of(none, row);
+	SG_CHECK(PARSE, number_of(o, row) == want, "%s gives %llu, not %llu", text,
+	    (unsigned long long)number_of(o, row), (unsigned long long)want);
+	free(o);
+	free(none);
+}
+
 static int
 run(const uint8_t *data, size_t bytes)
 {
@@ -68,6 +110,7 @@ run(const uint8_t *data, size_t bytes)
 		bytes = TEXT_MAX;
 	memcpy(text, data, bytes);
 	text[bytes] = '\0';
+	check_number(data, bytes);
 	first = parse(text, &bad);
 	sg_note(bad);
 	print_init(&out, printed, sizeof(printed));

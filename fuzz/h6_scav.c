@@ -17,7 +17,8 @@
 
 static struct sg_prog prog;
 
-enum { TICKS_MAX = 4000 };
+/* Four looks in each delay: what is idle now is due after two delays at the most. */
+enum { TICKS_MIN = 40, PAGES_A_TICK = 16 };
 
 static bool
 in_page_cache(uintptr_t at, bool *scavenged)
@@ -86,10 +87,10 @@ drain(void)
 {
 	uint64_t delay = mheap_.config.scavenge_delay_ns, calls;
 	size_t idle = page_alloc_idle_pages(&mheap_.pages);
-	unsigned ticks = 0;
+	unsigned ticks = 0, ticks_max = TICKS_MIN + (unsigned)(idle / PAGES_A_TICK);
 
 	calls = fake_sys_calls(FAKE_SYS_UNUSED);
-	for (; page_alloc_idle_pages(&mheap_.pages) != 0 && ticks < TICKS_MAX; ticks++) {
+	for (; page_alloc_idle_pages(&mheap_.pages) != 0 && ticks < ticks_max; ticks++) {
 		fake_sys_advance(delay / 4 + 1000000);
 		mheap_scavenge_tick(&mheap_);
 	}
@@ -113,7 +114,7 @@ not_before_the_delay(void)
 	size_t idle;
 
 	mheap_scavenge_all(&mheap_);
-	if (!sg_prog_malloc(&prog, 0, 300000))
+	if (sg_heap_use(0) == NULL || !sg_prog_malloc(&prog, 0, 300000))
 		return;
 	sg_prog_free(&prog, 0);
 	mheap_flush_quarantine(&mheap_);

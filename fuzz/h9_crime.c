@@ -131,7 +131,7 @@ plant_wrong_size(const struct sgf_op *op)
 	size_t wrong = o.usable + 1 + op->imm % 64;
 
 	if (o.p != NULL && span_of((uintptr_t)o.p) == NULL)    /* judged by its class too */
-		wrong += size_class_round(o.usable) - o.usable;
+		wrong += size_class_round(o.usable + 16) - o.usable;
 	if (o.align != 0 || o.usable == 0 || o.boot)
 		return false;
 	expect(CODE(DIE_SIZE_MISMATCH), o.p);

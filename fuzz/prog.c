@@ -51,22 +51,6 @@ static const uint8_t codes[SGF_CODES] = {
 	OP_BURST, OP_BURST_FREE, OP_MALLOC, OP_FREE, OP_REALLOC,
 };
 
-const struct sgf_language sg_prog_language = {
-	.op = {
-		"malloc", "malloc", "malloc", "malloc", "calloc", "calloc", "realloc",
-		"realloc", "realloc", "reallocarray", "posix_memalign", "aligned_alloc",
-		"memalign", "valloc", "pvalloc", "noscan", "noscan", "calloc_noscan",
-		"realloc_noscan", "free", "free", "free", "free", "free", "cfree",
-		"free_sized", "free_sized", "free_aligned_sized", "usable", "burst", "burst",
-		"burst", "burst_free", "burst_free", "burst_free", "burst_zero", "trim",
-		"scavenge", "tick", "advance", "exit", "verify", "check", "stats",
-		"enter_fast", "enter_slow", "gone", "flush", "fail", "heal", "overflow",
-		"bug", "new", "new", "delete", "delete", "delete_sized", "malloc", "free",
-		"burst", "burst_free", "malloc", "free", "realloc",
-	},
-	.knob = { "sweep share and window", "quarantine", "guards", "sampling" },
-};
-
 enum sg_op
 sg_prog_op(const struct sgf_op *op)
 {

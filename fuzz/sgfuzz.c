@@ -6,6 +6,7 @@
  *   sgfuzz min HARNESS FILE OUT                   fewer ops that fail in the same way
  *   sgfuzz c HARNESS FILE                         as a C program for any malloc
  *   sgfuzz bits FILE...                           which flipped bits verify reports
+ *   sgfuzz enumerate LENGTH                       all short programs of H9
  *   sgfuzz list                                   names of the harnesses
  *
  * PATH is a file, or a directory for all files in it, in order of name. run -t
@@ -195,7 +196,7 @@ usage(void)
 {
 	fprintf(stderr, "usage: sgfuzz run [-t] [-n TIMES] HARNESS PATH...\n"
 	    "       sgfuzz dump|min|c HARNESS FILE [OUT]\n       sgfuzz asm HARNESS [TEXT]\n"
-	    "       sgfuzz bits FILE...\n       sgfuzz list\n");
+	    "       sgfuzz bits FILE...\n       sgfuzz enumerate LENGTH\n       sgfuzz list\n");
 	return 2;
 }
 
@@ -233,6 +234,8 @@ main(int argc, char **argv)
 		return list();
 	if (strcmp(command, "bits") == 0 && argc > 2)
 		return bits(argc - 2, argv + 2);
+	if (strcmp(command, "enumerate") == 0 && argc == 3)
+		return sgfuzz_enumerate((unsigned)atoi(argv[2]));
 	optind = 2;
 	while (argc > 2 && (c = getopt(argc, argv, "+n:t")) != -1) {
 		if (c == 'n')

@@ -9,8 +9,9 @@ size_t sgfuzz_read(const char *path, uint8_t *out);
 /* The trace. */
 uint64_t sgfuzz_run_once(const struct sg_harness *h, const uint8_t *data, size_t bytes);
 
-/* min.c, toc.c: exit statuses. */
+/* min.c, toc.c, enumerate.c: exit statuses. */
 int sgfuzz_min(const struct sg_harness *h, const char *path, const char *out);
+int sgfuzz_enumerate(unsigned length);
 int sgfuzz_c(const struct sg_harness *h, const char *path);
 
 #endif

@@ -7,10 +7,12 @@
 #include "../src/lock.h"
 #include "../src/malloc.h"
 #include "../src/marena.h"
+#include "../src/mcache.h"
 #include "../src/mheap.h"
 #include "../src/mspan.h"
 #include "../src/persistentalloc.h"
 #include "../src/sys.h"
+#include "../src/tls.h"
 #include "guard.h"
 #include "redzone.h"
 #include "roots.h"
@@ -29,7 +31,7 @@ static struct {
 	struct mutex lock;
 	struct persistent memory;
 	atomic_u32 holder;              /* tid that has the lock */
-	uintptr_t *ring;                /* NULL: nothing waits */
+	uint64_t *ring;                 /* entry_of; NULL: nothing waits */
 	size_t places;                  /* a power of two */
 	size_t head, tail;              /* ever taken out, put in; under lock */
 	size_t bytes;
@@ -143,19 +145,12 @@ check_behind(const struct mspan *s, size_t idx, const char *api)
 	memset(p + bytes, REDZONE_BYTE, n);
 }
 
-static size_t
-filled_bytes(const struct mspan *s)
-{
-	size_t n = body_bytes(s);
-	return n < config.fill_max_bytes ? n : config.fill_max_bytes;
-}
-
 /* REDZONE-3 */
 static void
 check_freed(const struct mspan *s, size_t idx, const char *api)
 {
 	char *p = slot_at(s, idx);
-	size_t n = filled_bytes(s);
+	size_t n = body_bytes(s);
 	if (likely(redzone_intact(p, n, config.fill_free)))
 		return;
 	complain_about(DIE_WRITE_AFTER_FREE, api, "REDZONE-3", p, p, n, config.fill_free);
@@ -185,6 +180,24 @@ fill_new(void *p, size_t bytes, enum malloc_api api, bool fresh)
 	return false;
 }
 
+/* The next slot of the window, its record and its redzones are far from all that was
+ * used of late: by the next call they are there. */
+static void
+fetch_next(const struct mspan *s)
+{
+	const struct mcache *c = mcache_self();
+	const struct mcache_alloc *a = c != NULL ? &c->alloc[s->span_class] : NULL;
+	if (a == NULL || a->n == 0 || a->span != s)
+		return;
+	size_t idx = a->order[a->n - 1];
+	const char *p = (const char *)s->base + idx * s->elem_bytes;
+	__builtin_prefetch(sidetable_record(s, idx), 1);
+	__builtin_prefetch(p - REDZONE_BYTES, 1);
+	__builtin_prefetch(p, 1);
+	__builtin_prefetch(p + CACHE_LINE, 1);
+	__builtin_prefetch(p + s->elem_bytes - REDZONE_BYTES, 1);
+}
+
 bool
 debug_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum malloc_api api,
     bool fresh)
@@ -196,12 +209,13 @@ debug_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum mal
 		mspan_slot(s, (uintptr_t)p, &idx);
 	if (config.redzone) {
 		struct side_record *r = sidetable_record(s, idx);
-		/* from here on a verify pass does not look at what it holds */
-		bool used = a64_exchange(&r->free_serial, 0) != 0;
-		if (used)
+		if (a64_load_acquire(&r->free_serial) != 0)
 			check_freed(s, idx, malloc_api_name(api));
+		/* from here on a verify pass does not look at what it holds */
+		a64_exchange(&r->free_serial, 0);
 		fresh = fill_new(p, bytes, api, fresh);
 		set_redzones(s, idx, bytes);
+		fetch_next(s);
 	}
 	sidetable_alloc(s, idx, bytes, align, api);
 	return fresh;
@@ -294,6 +308,15 @@ wait_unlock(void)
 	mutex_unlock(&wait.lock);
 }
 
+/* A slot's address, and above it its length: who makes room does not look it up. */
+enum { LENGTH_UNIT = 16 };
+
+static uint64_t
+entry_of(uintptr_t p, size_t bytes)
+{
+	return (uint64_t)p | (uint64_t)(bytes / LENGTH_UNIT) << ADDR_BITS;
+}
+
 /* What has to leave for the bound goes to out[]. Returns how many. */
 static size_t
 take_locked(size_t bound, uintptr_t *out)
@@ -301,9 +324,9 @@ take_locked(size_t bound, uintptr_t *out)
 	size_t n = 0;
 	while (n < LEAVE_AT_ONCE && wait.head != wait.tail &&
 	    (wait.bytes > bound || wait.tail - wait.head == wait.places)) {
-		uintptr_t q = wait.ring[wait.head++ & (wait.places - 1)];
-		wait.bytes -= span_of(q)->elem_bytes;
-		out[n++] = q;
+		uint64_t e = wait.ring[wait.head++ & (wait.places - 1)];
+		wait.bytes -= (size_t)(e >> ADDR_BITS) * LENGTH_UNIT;
+		out[n++] = (uintptr_t)(e & (ADDR_LIMIT - 1));
 	}
 	return n;
 }
@@ -314,7 +337,6 @@ leave(uintptr_t p)
 	struct mspan *s = span_of(p);
 	size_t idx;
 	mspan_slot(s, p, &idx);
-	check_freed(s, idx, "quarantine");
 	free_slot(s, idx);
 }
 
@@ -326,12 +348,14 @@ keep_waiting(const struct mspan *s, uintptr_t p)
 	size_t bound = wait_bound();
 	if (wait.ring == NULL || s->elem_bytes > bound || !wait_lock())
 		return false;
-	wait.ring[wait.tail++ & (wait.places - 1)] = p;
+	wait.ring[wait.tail++ & (wait.places - 1)] = entry_of(p, s->elem_bytes);
 	wait.bytes += s->elem_bytes;
 	size_t n = take_locked(bound, out);
+	uintptr_t next = (uintptr_t)(wait.ring[wait.head & (wait.places - 1)] & (ADDR_LIMIT - 1));
 	wait_unlock();
 	for (size_t i = 0; i < n; i++)
 		leave(out[i]);
+	__builtin_prefetch(span_of(next), 1);
 	return true;
 }
 
@@ -370,7 +394,7 @@ debug_free(struct mspan *s, size_t idx, enum malloc_api api)
 	}
 	bool small = config.redzone && !mspan_is_large(s);
 	if (small)
-		memset(p, config.fill_free, filled_bytes(s));
+		memset(p, config.fill_free, body_bytes(s));
 	sidetable_write_free(r, api);
 	return small && keep_waiting(s, (uintptr_t)p) ? FREE_LATER : FREE_NOW;
 }
@@ -404,7 +428,7 @@ check_slot(const struct mspan *s, size_t idx)
 		if (!redzone_intact(p + bytes, s->elem_bytes - bytes, REDZONE_BYTE))
 			tag = "REDZONE-1";
 	} else if (a.free_serial != 0 && !mspan_is_large(s) &&
-	    !redzone_intact(p, filled_bytes(s), config.fill_free)) {
+	    !redzone_intact(p, body_bytes(s), config.fill_free)) {
 		tag = "REDZONE-3";
 	}
 	if (tag == NULL && idx != 0 && !mspan_is_large(s) &&

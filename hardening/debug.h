@@ -11,10 +11,12 @@
  *
  *            Before the first slot, and on both sides of a large object, lie guard
  *            pages. A freed slot is filled and waits in a queue, first in first out;
- *            the tiers still hold it for live. On leaving, and again when it is
- *            handed out, every byte of it must be as it was left. Records
+ *            the tiers still hold it for live. Then it waits for its span to be swept.
+ *            When it is handed out again, or its span retires, every byte of it must
+ *            be as it was left: by then it is out of the caches, and looking at it
+ *            any earlier would cost as much once more. Records
  *            (sidetable.h) say what was asked for, by which function, where.
- * Cost:      16 bytes and a record a slot; four passes over each small object;
+ * Cost:      16 bytes and a record a slot; three passes over each small object;
  *            the queue's bound in memory.
  * Way round: a jump over the redzone into another object; a write of the byte that
  *            was there; reads of small objects' redzones.

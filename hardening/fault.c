@@ -26,16 +26,20 @@
 #include "../src/mspan.h"
 #include "../src/peek.h"
 #include "../src/report.h"
+#include "../src/sys.h"
 #include "access.h"
 #include "guard.h"
 
-enum { INSN_BYTES = 15 };
+enum { INSN_BYTES = 15, OS_PAGE_LEAST_BYTES = 4096 };
 
-static const struct fault_room *rooms[FAULT_ROOMS];
-static size_t rooms_n;
-static struct sigaction earlier;     /* written before the handler is in place */
-static uintptr_t own_start;          /* the same */
-static size_t own_bytes;
+/* Whom the handler asks and calls: read-only once it is in place (fault_seal). */
+static struct {
+	const struct fault_room *room[FAULT_ROOMS];
+	size_t n;
+	struct sigaction earlier;
+	uintptr_t own_start;
+	size_t own_bytes;
+} ALIGNED(OS_PAGE_LEAST_BYTES) fixed;
 
 /* By the linker: our first and last byte. */
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
@@ -148,9 +152,9 @@ const struct fault_room fault_heap = { .claim = heap_claims, .object = heap_obje
 static const struct fault_room *
 room_of(uintptr_t addr, struct fault_claim *out)
 {
-	for (size_t i = 0; i < rooms_n; i++)
-		if (rooms[i]->claim(addr, out))
-			return rooms[i];
+	for (size_t i = 0; i < fixed.n; i++)
+		if (fixed.room[i]->claim(addr, out))
+			return fixed.room[i];
 	return NULL;
 }
 
@@ -171,8 +175,8 @@ ask_rooms(uintptr_t addr, struct fault_claim *out)
 bool
 hook_object(uintptr_t addr, struct room_object *out)
 {
-	for (size_t i = 0; i < rooms_n; i++)
-		if (rooms[i]->object != NULL && rooms[i]->object(addr, out))
+	for (size_t i = 0; i < fixed.n; i++)
+		if (fixed.room[i]->object != NULL && fixed.room[i]->object(addr, out))
 			return true;
 	return false;
 }
@@ -201,7 +205,7 @@ report_access(const struct fault_room *room, const struct fault_claim *claim, ui
 static bool
 is_own_code(uintptr_t pc)
 {
-	return pc - own_start < own_bytes;
+	return pc - fixed.own_start < fixed.own_bytes;
 }
 
 static void
@@ -209,8 +213,8 @@ find_own_code(void)
 {
 	uintptr_t start = (uintptr_t)__ehdr_start, bytes = (uintptr_t)(_end - __ehdr_start);
 	bool linked_in = (uintptr_t)getauxval(AT_PHDR) - start < bytes;
-	own_start = start;
-	own_bytes = linked_in ? 0 : bytes;
+	fixed.own_start = start;
+	fixed.own_bytes = linked_in ? 0 : bytes;
 }
 
 static _Noreturn void
@@ -255,7 +259,7 @@ take_default(int sig, siginfo_t *info, bool fault)
 static void
 call_earlier(int sig, siginfo_t *info, void *context)
 {
-	struct sigaction old = earlier;
+	struct sigaction old = fixed.earlier;
 	sigset_t block = old.sa_mask;
 	if ((old.sa_flags & SA_NODEFER) == 0)
 		sigaddset(&block, sig);
@@ -273,10 +277,10 @@ static void
 chain(int sig, siginfo_t *info, void *context)
 {
 	bool fault = info->si_code > 0;
-	bool plain = (earlier.sa_flags & SA_SIGINFO) == 0;
-	if (plain && earlier.sa_handler == SIG_IGN && !fault)
+	bool plain = (fixed.earlier.sa_flags & SA_SIGINFO) == 0;
+	if (plain && fixed.earlier.sa_handler == SIG_IGN && !fault)
 		return;
-	if (plain && (earlier.sa_handler == SIG_DFL || earlier.sa_handler == SIG_IGN))
+	if (plain && (fixed.earlier.sa_handler == SIG_DFL || fixed.earlier.sa_handler == SIG_IGN))
 		take_default(sig, info, fault);
 	else
 		call_earlier(sig, info, context);
@@ -305,12 +309,12 @@ on_fault(int sig, siginfo_t *info, void *context)
 void
 fault_add_room(const struct fault_room *room)
 {
-	for (size_t i = 0; i < rooms_n; i++)
-		if (rooms[i] == room)
+	for (size_t i = 0; i < fixed.n; i++)
+		if (fixed.room[i] == room)
 			return;
-	if (rooms_n == FAULT_ROOMS)
+	if (fixed.n == FAULT_ROOMS)
 		die_corruption("FAULT-1", room);
-	rooms[rooms_n++] = room;
+	fixed.room[fixed.n++] = room;
 }
 
 /* The stack and the restarting of system calls are the earlier handler's choice;
@@ -330,11 +334,11 @@ void
 fault_start(void)
 {
 	struct sigaction mine, old;
-	if (rooms_n == 0 || sigaction(SIGSEGV, NULL, &old) != 0)
+	if (fixed.n == 0 || sigaction(SIGSEGV, NULL, &old) != 0)
 		return;
 	if ((old.sa_flags & SA_SIGINFO) != 0 && old.sa_sigaction == on_fault)
 		return;
-	earlier = old;
+	fixed.earlier = old;
 	find_own_code();
 	memset(&mine, 0, sizeof(mine));
 	mine.sa_sigaction = on_fault;
@@ -342,4 +346,12 @@ fault_start(void)
 	if (sigaction(SIGSEGV, &mine, NULL) != 0)
 		report_warn("no handler for SIGSEGV can be set: guards stop what they should, "
 		    "but unexplained", NULL);
+}
+
+/* Where an OS page is longer, what else lies on it is not ours to seal. */
+void
+fault_seal(void)
+{
+	if (sys_page_bytes() == OS_PAGE_LEAST_BYTES)
+		sys_seal(&fixed, sizeof(fixed));
 }

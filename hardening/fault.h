@@ -53,5 +53,7 @@ void fault_add_room(const struct fault_room *room);
 
 /* Installs the handler if any room is there. Needs a living libc. */
 void fault_start(void);
+/* No room is added any more: a stray write cannot make the handler call elsewhere. */
+void fault_seal(void);
 
 #endif

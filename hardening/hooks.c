@@ -183,6 +183,7 @@ hooks_start(void)
 	if (valgrind_is_on())           /* which knows no mseal */
 		return;
 	sys_seal(&options, sizeof(options));
+	fault_seal();
 	keep_mappings();
 }
 

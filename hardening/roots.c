@@ -371,7 +371,8 @@ list_excluded(struct ranges *x)
 {
 	const struct mheap *h = &mheap_;
 	const struct persistent_region *m = aptr_load_acquire(&h->meta.regions);
-	x->cap = count_heap_and_metadata(h) + 2 * GUARDSPACE_REGIONS + STW_SCRATCH_MAX + ROOTS_EXCLUDED_MAX + RANGES_SPARE;
+	x->cap = count_heap_and_metadata(h) + 2 * GUARDSPACE_REGIONS + STW_SCRATCH_MAX +
+	    ROOTS_EXCLUDED_MAX + RANGES_SPARE;
 	x->n = 0;
 	x->r = stw_scratch_alloc(x->cap * sizeof(*x->r));
 	if (x->r == NULL)
@@ -648,8 +649,8 @@ was_joined(uintptr_t record)
 
 /* What still counts of a stack that libc keeps for the next thread: the record of
  * the ended one, and when that was joined only its head, where the vector of its
- * TLS blocks stands. { 0, 0 }: it is no such stack. The record, at the thread pointer, begins with its
- * own address and has it again in the third word. */
+ * TLS blocks stands. { 0, 0 }: it is no such stack. The record, at the thread
+ * pointer, begins with its own address and has it again in the third word. */
 static struct range
 ended_thread(const struct line *l)
 {

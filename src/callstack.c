@@ -18,6 +18,9 @@ enum {
 	LOADER_FRAMES = 4,              /* inner frames in which the loader is looked for */
 };
 
+/* Return addresses are there, from the CFA; other places are too difficult. */
+#define RA_AT (0 - sizeof(uintptr_t))
+
 enum rule_kind {
 	KIND_SP,                /* CFA = sp + cfa */
 	KIND_FP,                /* CFA = fp + cfa */
@@ -26,13 +29,10 @@ enum rule_kind {
 	KIND_DIFFICULT,
 };
 
-/* What is cached of a pc. */
-struct rule {
-	int32_t cfa;
-	int16_t fp;             /* saved at CFA + fp; 0: unchanged */
-	int8_t ra;              /* at CFA + ra */
-	uint8_t kind;
-};
+/* What is cached of a pc, in a word: kind << 56 | fp << 32 | cfa.
+ *   cfa   32 bits, signed: see kind
+ *   fp    16 bits, signed: the caller's is saved at CFA + fp; 0: it is unchanged */
+typedef uint64_t rule;
 
 struct cached {
 	atomic_u64 check;       /* rule ^ key */
@@ -69,21 +69,28 @@ callstack_init(void)
 
 /* ---- rules -------------------------------------------------------------- */
 
-static uint64_t
-pack(const struct rule *r)
+static rule
+pack(enum rule_kind kind, int32_t cfa, int16_t fp)
 {
-	uint64_t v;
-	_Static_assert(sizeof(*r) == sizeof(v), "a rule is a word");
-	memcpy(&v, r, sizeof(v));
-	return v;
+	return (uint64_t)kind << 56 | (uint64_t)(uint16_t)fp << 32 | (uint32_t)cfa;
 }
 
-static struct rule
-unpack(uint64_t v)
+static inline enum rule_kind
+kind_of(rule r)
 {
-	struct rule r;
-	memcpy(&r, &v, sizeof(r));
-	return r;
+	return (enum rule_kind)(r >> 56);
+}
+
+static inline uintptr_t
+cfa_of(rule r)
+{
+	return (uintptr_t)(intptr_t)(int32_t)r;
+}
+
+static inline intptr_t
+fp_of(rule r)
+{
+	return (int16_t)(r >> 32);
 }
 
 /* pc is below 2^56; the generation may wrap around: then 256 dlcloses have gone by. */
@@ -96,43 +103,45 @@ key_of(uintptr_t pc, uint64_t gen)
 static struct cached *
 place_of(uint64_t key)
 {
-	return &cache[key * 0x9e3779b97f4a7c15u >> 50 & (RULES - 1)];
+	return &cache[(key ^ key >> 13 ^ key >> 43) & (RULES - 1)];
 }
 
-static NOINLINE struct rule
+static NOINLINE rule
 make_rule(uintptr_t pc)
 {
 	struct peek k = { 0 };
 	struct unwind_module m;
 	struct cfi_simple s = { 0 };
-	struct rule r = { .kind = KIND_CHAIN };
 	if (!unwind_module(pc, &m) || m.eh_frame_hdr == 0)
-		return r;
+		return pack(KIND_CHAIN, 0, 0);
 	switch (cfi_simple(&k, m.eh_frame_hdr, pc, &s)) {
 	case CFI_STEPPED:
-		r = (struct rule){ .cfa = s.cfa, .fp = s.fp, .ra = s.ra,
-			.kind = s.by_fp ? KIND_FP : KIND_SP };
-		break;
-	case CFI_OUTERMOST: r.kind = KIND_OUTERMOST; break;
-	case CFI_COMPLEX: r.kind = KIND_DIFFICULT; break;
-	case CFI_NO_INFO: break;
+		if ((uintptr_t)(intptr_t)s.ra != RA_AT)
+			break;
+		return pack(s.by_fp ? KIND_FP : KIND_SP, s.cfa, s.fp);
+	case CFI_OUTERMOST: return pack(KIND_OUTERMOST, 0, 0);
+	case CFI_COMPLEX: break;
+	case CFI_NO_INFO: return pack(KIND_CHAIN, 0, 0);
 	}
+	return pack(KIND_DIFFICULT, 0, 0);
+}
+
+static NOINLINE rule
+remember_rule(struct cached *c, uint64_t key, uintptr_t pc)
+{
+	rule r = make_rule(pc);
+	a64_store_relaxed(&c->rule, r);
+	a64_store_relaxed(&c->check, r ^ key);
 	return r;
 }
 
-static struct rule
+static inline rule
 rule_of(uintptr_t pc, uint64_t gen)
 {
 	uint64_t key = key_of(pc, gen);
 	struct cached *c = place_of(key);
-	uint64_t v = a64_load_relaxed(&c->rule);
-	if (likely((a64_load_relaxed(&c->check) ^ v) == key))
-		return unpack(v);
-	struct rule r = make_rule(pc);
-	v = pack(&r);
-	a64_store_relaxed(&c->rule, v);
-	a64_store_relaxed(&c->check, v ^ key);
-	return r;
+	rule r = a64_load_relaxed(&c->rule);
+	return likely((a64_load_relaxed(&c->check) ^ r) == key) ? r : remember_rule(c, key, pc);
 }
 
 /* ---- the thread's own stack --------------------------------------------- */
@@ -194,81 +203,174 @@ on_own_stack(struct callstack_thread *t, uintptr_t sp)
 
 /* ---- the walk ----------------------------------------------------------- */
 
-struct state {
-	uintptr_t pc, sp, fp;
-	uintptr_t end;          /* of what may be read directly; 0: all through peek */
-	struct peek *k;
+struct walk {
+	uintptr_t pc, sp, fp;   /* of the frame at hand */
+	uintptr_t reach;        /* bytes from sp on that may be read directly */
+	struct peek *k;         /* for all others; NULL: there are none */
+	uint64_t gen;
+	intptr_t fp_at;         /* of the last step: see struct callstack_frame */
+	uintptr_t *pcs;
+	size_t n, max;
+	bool ours;              /* only frames of our own so far */
+	bool outermost, difficult;
 };
 
 /* Frames have redzones of AddressSanitizer's in them, and are read all the same. */
 #define UNCHECKED __attribute__((no_sanitize("address", "thread")))
 
+/* A word of the stack, above the stack pointer. */
 UNCHECKED static inline bool
-load(const struct state *s, uintptr_t addr, uintptr_t *out)
+load(const struct walk *w, uintptr_t addr, uintptr_t *out)
 {
-	if (likely(addr >= s->sp && addr < s->end)) {
+	if (likely(addr - w->sp < w->reach)) {
 		*out = *(const uintptr_t *)addr;
 		return true;
 	}
-	return s->end == 0 && peek_read(s->k, out, addr, sizeof(*out));
+	return w->k != NULL && peek_read(w->k, out, addr, sizeof(*out));
 }
 
-/* CALLSTACK-1: the stack pointer grows from frame to frame. */
 UNCHECKED static inline bool
-step_by(struct state *s, uintptr_t cfa, int fp, int ra)
+step_by(struct walk *w, uintptr_t cfa, intptr_t fp)
 {
-	uintptr_t pc, saved = s->fp;
-	if (cfa <= s->sp || cfa % sizeof(uintptr_t) != 0 ||
-	    !load(s, cfa + (uintptr_t)(intptr_t)ra, &pc))
+	uintptr_t pc, saved = w->fp;
+	if (cfa <= w->sp || cfa % sizeof(uintptr_t) != 0 || !load(w, cfa + RA_AT, &pc) ||
+	    (fp != 0 && !load(w, cfa + (uintptr_t)fp, &saved)))
 		return false;
-	if (fp != 0 && !load(s, cfa + (uintptr_t)(intptr_t)fp, &saved))
-		return false;
-	s->pc = pc;
-	s->fp = saved;
-	s->sp = cfa;
-	return pc > LEAST_PC && pc < ADDR_LIMIT;
+	w->reach -= w->k == NULL ? cfa - w->sp : 0;
+	w->pc = pc;
+	w->fp = saved;
+	w->sp = cfa;
+	w->fp_at = fp;
+	return pc - LEAST_PC < ADDR_LIMIT - LEAST_PC;
 }
 
 /* The chain of frame pointers: where one is a multiple of 8 a little way up. */
-UNCHECKED static bool
-step_chain(struct state *s)
+UNCHECKED static NOINLINE bool
+step_chain(struct walk *w)
 {
-	uintptr_t fp = s->fp, up;
-	if (fp % sizeof(uintptr_t) != 0 || fp < s->sp || fp - s->sp > FP_REACH ||
-	    !load(s, fp, &up) || up <= fp)
+	uintptr_t fp = w->fp, up;
+	if (fp % sizeof(uintptr_t) != 0 || fp < w->sp || fp - w->sp > FP_REACH ||
+	    !load(w, fp, &up) || up <= fp)
 		return false;
-	return step_by(s, fp + 2 * sizeof(uintptr_t), -2 * (int)sizeof(uintptr_t),
-	    -(int)sizeof(uintptr_t));
+	return step_by(w, fp + 2 * sizeof(uintptr_t), -2 * (intptr_t)sizeof(uintptr_t));
 }
 
-enum { TOO_DIFFICULT = -1 };
-
-/* Number of frames, or TOO_DIFFICULT. */
-UNCHECKED static int
-walk(struct state *s, uintptr_t *pcs, size_t max, uint64_t gen)
+/* To the caller; false: there is none, or it cannot be found. */
+static inline bool
+step(struct walk *w)
 {
-	size_t n = 0;
-	bool ours = own_end != 0;
-	for (;;) {
-		uintptr_t at = s->pc - 1;
-		ours = ours && at - own_start < own_end - own_start;
-		if (ours)
-			n = 0;
-		pcs[n++] = at;
-		if (n == max)
-			return (int)n;
-		struct rule r = rule_of(at, gen);
-		bool up;
-		switch ((enum rule_kind)r.kind) {
-		case KIND_SP: up = step_by(s, s->sp + (uintptr_t)(intptr_t)r.cfa, r.fp, r.ra); break;
-		case KIND_FP: up = step_by(s, s->fp + (uintptr_t)(intptr_t)r.cfa, r.fp, r.ra); break;
-		case KIND_CHAIN: up = step_chain(s); break;
-		case KIND_DIFFICULT: return TOO_DIFFICULT;
-		default: up = false; break;
-		}
-		if (!up)
-			return (int)n;
+	rule r = rule_of(w->pc - 1, w->gen);
+	enum rule_kind kind = kind_of(r);
+	if (likely(kind <= KIND_FP))
+		return step_by(w, (kind == KIND_SP ? w->sp : w->fp) + cfa_of(r), fp_of(r));
+	w->outermost = kind == KIND_OUTERMOST;
+	w->difficult = kind == KIND_DIFFICULT;
+	return kind == KIND_CHAIN && step_chain(w);
+}
+
+/* false: there is no room for more. */
+static inline bool
+put(struct walk *w, uintptr_t return_address)
+{
+	uintptr_t at = return_address - 1;
+	w->ours = w->ours && at - own_start < own_end - own_start;
+	if (w->ours)
+		w->n = 0;
+	w->pcs[w->n++] = at;
+	return w->n < w->max;
+}
+
+/* By rules, to the end. */
+static void
+walk_on(struct walk *w)
+{
+	while (put(w, w->pc) && step(w))
+		;
+}
+
+/* ---- the frames of the last walk ---------------------------------------- */
+
+/* Goes outwards from kept frame j, which is the one at hand, as long as the words on
+ * the stack are what they were. Returns the last frame that holds. */
+UNCHECKED static uint32_t
+follow_kept(struct walk *w, const struct callstack_thread *t, uint32_t j)
+{
+	const struct callstack_frame *f = &t->kept[j];
+	if (!put(w, f->pc))
+		return j;
+	uintptr_t *out = w->pcs + w->n, *end = w->pcs + w->max;
+	for (; j > 0 && out < end; j--, f--) {
+		uintptr_t sp = f[-1].sp, pc = f[-1].pc;
+		if (*(const uintptr_t *)(sp + RA_AT) != pc ||
+		    (f->fp_at != 0 && *(const uintptr_t *)(sp + (uintptr_t)f->fp_at) != f[-1].fp))
+			break;
+		*out++ = pc - 1;
 	}
+	w->n = (size_t)(out - w->pcs);
+	return j;
+}
+
+static void
+keep(struct callstack_thread *t, uint32_t outer, const struct callstack_frame *inner,
+    uint32_t n)
+{
+	if (outer + n > CALLSTACK_KEPT) {
+		outer = 0;
+		t->rooted = false;
+	}
+	t->n = outer + n;
+	for (uint32_t i = 0; i < n; i++)
+		t->kept[outer + n - 1 - i] = inner[i];
+}
+
+static inline bool
+is_own(uintptr_t pc)
+{
+	return pc - own_start < own_end - own_start;
+}
+
+static inline bool
+is_kept(const struct callstack_frame *f, const struct walk *w)
+{
+	return f->sp == w->sp && f->pc == w->pc && f->fp == w->fp;
+}
+
+/* The frames that are new go by rules and to inner[]; one that was there before ends
+ * that, and what is outside of it is compared. */
+static void
+walk_kept(struct walk *w, struct callstack_thread *t)
+{
+	struct callstack_frame inner[CALLSTACK_KEPT];
+	uint32_t n = 0, j = t->n;
+	for (;;) {
+		while (j > 0 && t->kept[j - 1].sp < w->sp)
+			j--;
+		/* not in our own code: follow_kept does not look for its end */
+		if (j > 0 && !is_own(w->pc) && is_kept(&t->kept[j - 1], w))
+			break;
+		inner[n] = (struct callstack_frame){ .pc = w->pc, .sp = w->sp, .fp = w->fp };
+		bool more = put(w, w->pc) && n + 1 < CALLSTACK_KEPT && step(w);
+		inner[n++].fp_at = more ? w->fp_at : 0;
+		if (!more) {
+			t->rooted = w->outermost;
+			keep(t, 0, inner, w->difficult ? 0 : n);
+			return;
+		}
+	}
+	uint32_t last = follow_kept(w, t, j - 1);
+	keep(t, j, inner, n);
+	if (w->n == w->max || (last == 0 && t->rooted))
+		return;
+	/* different from here on, or not known further: the rest by rules */
+	const struct callstack_frame *f = &t->kept[last];
+	w->pc = f->pc;
+	w->sp = f->sp;
+	w->fp = f->fp;
+	w->reach = t->hi - f->sp;
+	if (last != 0)
+		t->n = 0;
+	if (step(w))
+		walk_on(w);
 }
 
 /* `from`: where the stack is to begin, if it is found near the inner end. */
@@ -296,25 +398,43 @@ look_for_loader(const uintptr_t *pcs, size_t n)
 		}
 }
 
+static void
+walk_own_stack(struct walk *w, struct callstack_thread *t)
+{
+	w->reach = t->hi - w->sp;
+	if (unlikely(t->busy)) {
+		walk_on(w);
+		return;
+	}
+	t->busy = true;
+	compiler_fence();
+	if (t->generation != w->gen) {
+		t->generation = (uint8_t)w->gen;
+		t->n = 0;
+	}
+	walk_kept(w, t);
+	compiler_fence();
+	t->busy = false;
+}
+
 size_t
 callstack(struct callstack_thread *t, const void *frame, uintptr_t *pcs, size_t max)
 {
-	struct peek k;
-	struct state s;
+	const uintptr_t *words = frame;
 	if (t == NULL || frame == NULL || !unwind_knows_modules())
 		return by_tables(0, pcs, max);
-	memcpy(&s.fp, frame, sizeof(s.fp));
-	memcpy(&s.pc, (const char *)frame + sizeof(s.fp), sizeof(s.pc));
-	s.sp = (uintptr_t)frame + sizeof(s.fp) + sizeof(s.pc);
-	s.k = &k;
-	s.end = t->hi;
-	if (unlikely(!on_own_stack(t, s.sp))) {
-		s.end = 0;
-		k = (struct peek){ 0 };
+	struct walk w = { .fp = words[0], .pc = words[1], .sp = (uintptr_t)(words + 2),
+		.gen = a64_load_relaxed(&generation) & 0xff, .pcs = pcs, .max = max,
+		.ours = own_end != 0 };
+	uintptr_t from = w.pc - 1;
+	if (likely(on_own_stack(t, w.sp))) {
+		walk_own_stack(&w, t);
+	} else {
+		struct peek k = { 0 };
+		w.k = &k;
+		walk_on(&w);
 	}
-	uintptr_t from = s.pc - 1;
-	int n = walk(&s, pcs, max, a64_load_relaxed(&generation) & 0xff);
-	size_t frames = n != TOO_DIFFICULT ? (size_t)n : by_tables(from, pcs, max);
-	look_for_loader(pcs, frames);
-	return frames;
+	size_t n = likely(!w.difficult) ? w.n : by_tables(from, pcs, max);
+	look_for_loader(pcs, n);
+	return n;
 }

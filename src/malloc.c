@@ -595,6 +595,8 @@ NOINLINE void
 free_slow(void *p, enum malloc_api api)
 {
 	struct mcache *c = mcache_self();
+	if (unlikely(c == NULL) && mheap_.config.exact && p != NULL)
+		c = mcache_attach();    /* stacks are walked by what is known of the thread */
 	const void *outer = enter_call(c, callstack_frame());
 	if (p != NULL)
 		free_any(p, api);

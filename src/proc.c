@@ -276,12 +276,12 @@ fork_child(void)
 {
 	if (fork_word != NULL)
 		a32_store_relaxed(fork_word, 1);
+	hook_outside_after_fork_child();        /* the highest ranks first: others are taken below */
 	mutex_reset(&mheap_.meta.lock);
 	mutex_reset(&mheap_.lock);
 	mutex_reset(&shared_lock);
 	mutex_reset(&world);
 	span_set_lock_after_fork();
-	hook_outside_after_fork_child();    /* its locks are the innermost */
 	mcache_after_fork_child(mcache_self(), aptr_load_relaxed(&shared_cache));
 	hook_heap_after_fork_child();
 	hook_mark_after_fork_child();

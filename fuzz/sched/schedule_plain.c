@@ -35,7 +35,6 @@ void __tsan_init(void);
 void
 __tsan_init(void)
 {
-	sched_is_plain = true;
 }
 
 void *plain_memcpy(void *to, const void *from, size_t n);

@@ -535,8 +535,8 @@ def test_sealed_mappings(build, run, guarded, guards):
     main = build(HERE / "sealed.c", "-O1")
     bare, _ = count_sealed(run([main]).clean())
     sealed, writable = count_sealed(run([main], guarded, options=f"guards={guards}").clean())
-    # options: read-only; metadata and arena map: writable, and with mprotect a guard at each end of metadata
-    assert sealed - bare >= (5 if guards == "mprotect" else 3) and writable >= 2
+    # options, fault handler: read-only; metadata and arena map: writable, and with mprotect a guard at each end of metadata
+    assert sealed - bare >= (6 if guards == "mprotect" else 4) and writable >= 2
 
 
 def test_mseal_refused(build, run, guarded):

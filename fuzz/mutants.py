@@ -1,0 +1,312 @@
+#!/usr/bin/env python3
+"""Do the oracles see bugs? Builds the tree with each planted bug of fuzz/mutants/,
+replays the corpus, and fuzzes what survives that.
+
+usage: fuzz/mutants.py [--fuzz SECONDS] [--from-scratch] [--ablate] [--apply-only]
+                       [--only N,N] [--json FILE]
+
+  --fuzz SECONDS   for each survivor and harness at most that long (default 0: not)
+  --from-scratch   no replay: fuzz from an empty corpus only
+  --ablate         afterwards, each oracle off in turn: who lives then?
+  --apply-only     only say whether every patch still applies
+Status 0: every patch applies, and (without --only) at least KILLS of them die.
+
+A patch names in its header what it breaks, the bug it descends from, and which
+harness should see it. Only objects that depend on a patched file are compiled
+again. reached: the corpus executes a changed line; triggered: some input leaves
+another trace than it does without the patch; killed: by which oracle."""
+import argparse
+import concurrent.futures
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OUT = os.path.join(ROOT, "build", "mutants")
+KILLS = 30
+TIMEOUT = 120
+PATTERNS = [
+    (r"FAIL oracle=(\w+)", None),
+    (r"ERROR: AddressSanitizer: (use-after-poison|unknown-crash)", "touch"),
+    (r"ERROR: AddressSanitizer", "asan"),
+    (r"runtime error", "ubsan"),
+    (r"fake_sys: ", "system"),
+    (r"fake_die: ", "death"),
+    (r"ALARM: working on the last Unit|timeout after", "hang"),
+]
+
+
+def make(*args):
+    return subprocess.run(["make", "-s", "-C", ROOT, *args], check=True,
+                          stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def patches(only):
+    found = sorted(glob.glob(os.path.join(ROOT, "fuzz", "mutants", "*.patch")))
+    return [p for p in found if not only or int(os.path.basename(p)[:2]) in only]
+
+
+def header(path):
+    with open(path, encoding="utf-8") as f:
+        return dict(re.findall(r"^(\w+): +(.*)$", f.read().split("\n--- ")[0], re.M))
+
+
+def name_of(path):
+    return os.path.basename(path)[:-len(".patch")]
+
+
+def apply(path, tree):
+    """A tree of links, with copies of what the patch changes. False: it does not apply."""
+    shutil.rmtree(tree, ignore_errors=True)
+    for d in ("src", "hardening", "include", "tests", "fuzz"):
+        for top, _, files in os.walk(os.path.join(ROOT, d)):
+            to = os.path.join(tree, os.path.relpath(top, ROOT))
+            os.makedirs(to, exist_ok=True)
+            for f in files:
+                if f.endswith((".c", ".h", ".def", ".txt")):
+                    os.symlink(os.path.join(top, f), os.path.join(to, f))
+    with open(path, encoding="utf-8") as f:
+        touched = re.findall(r"^\+\+\+ b/(\S+)", f.read(), re.M)
+    for t in touched:
+        os.remove(os.path.join(tree, t))
+        shutil.copy(os.path.join(ROOT, t), os.path.join(tree, t))
+    r = subprocess.run(["patch", "-p1", "-s", "-F2", "--no-backup-if-mismatch", "-i", path],
+                       cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if r.returncode != 0:
+        sys.stderr.write(f"{name_of(path)}: does not apply\n{r.stdout}")
+        return None
+    return touched
+
+
+class Variant:
+    """Objects of a build of fuzz.mk, and how to make and link one of them."""
+
+    def __init__(self, name):
+        self.name = name
+        self.dir = os.path.join(ROOT, "build", "fuzz", name)
+        flags = make(f"fuzz-flags-{name}").split("\n")
+        self.compile, self.link, self.libs = flags[0], flags[1], flags[2]
+
+    def objects(self, main):
+        return [os.path.join(ROOT, o) for o in make(f"fuzz-objects-{self.name}").split()] + main
+
+    def depends(self, obj, touched):
+        try:
+            with open(obj[:-2] + ".d", encoding="utf-8") as f:
+                words = set(f.read().replace("\\\n", " ").split())
+        except FileNotFoundError:
+            return False
+        return any(t in words or os.path.normpath(t) in {os.path.normpath(w) for w in words}
+                   for t in touched)
+
+    def build(self, tree, touched, main, out):
+        objs = []
+        for o in self.objects(main):
+            if not self.depends(o, touched):
+                objs.append(o)
+                continue
+            src = os.path.relpath(o, self.dir)[:-2] + ".c"
+            new = os.path.join(tree, self.name, src[:-2].replace("/", "_") + ".o")
+            os.makedirs(os.path.dirname(new), exist_ok=True)
+            extra = "-Wno-missing-prototypes -include fuzz/rename.h" \
+                if src == "src/export_libc.c" else ""
+            extra += f" -DSG_HARNESS={src[7:-2]} fuzz/target.c" if src.startswith("target_") \
+                else f" {src}"
+            subprocess.run(f"{self.compile} -w {extra} -c -o {new}", shell=True, cwd=tree,
+                           check=True)
+            objs.append(new)
+        subprocess.run(f"{self.link} -o {out} {' '.join(objs)} {self.libs}", shell=True,
+                       check=True, cwd=ROOT)
+
+
+def verdict(status, text):
+    for pattern, oracle in PATTERNS:
+        m = re.search(pattern, text)
+        if m:
+            return oracle or m.group(1)
+    return "hang" if status == "timeout" else f"status {status}"
+
+
+def run(cmd, seconds, env=None, cwd=ROOT):
+    try:
+        r = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           timeout=seconds, cwd=cwd, errors="replace",
+                           env={**os.environ, **(env or {})})
+        return r.returncode, r.stdout
+    except subprocess.TimeoutExpired as e:
+        return "timeout", (e.stdout or b"").decode(errors="replace")
+
+
+def inputs(harness):
+    return [p for p in (f"corpus/{harness}", f"corpus/regress/{harness}")
+            if os.path.isdir(os.path.join(ROOT, p))]
+
+
+def order(all_harnesses, wanted):
+    first = [h for h in wanted.split() if h in all_harnesses]
+    return first + [h for h in all_harnesses if h not in first]
+
+
+def replay(tool, harnesses, env=None):
+    """(oracle, harness, seconds) of the first failure, or None; and the traces."""
+    begin, traces = time.time(), {}
+    for h in harnesses:
+        if not inputs(h):
+            continue
+        status, text = run([tool, "run", "-t", h, *inputs(h)], TIMEOUT, env)
+        traces.update((f"{h}/{n}", t) for t, n in re.findall(r"^([0-9a-f]{16}) (\S+)$", text, re.M))
+        if status != 0:
+            return (verdict(status, text), h, time.time() - begin), traces
+    return None, traces
+
+
+def covered_lines():
+    """file -> lines the corpus executes, if build/fuzz/cov was run (make fuzz-report)."""
+    lines = {}
+    try:
+        with open(os.path.join(ROOT, "build", "fuzz", "lines.json"), encoding="utf-8") as f:
+            lines = {k: set(v) for k, v in json.load(f).items()}
+    except FileNotFoundError:
+        pass
+    return lines
+
+
+def changed_lines(path):
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    found, at, file = [], 0, ""
+    for line in text.split("\n"):
+        if line.startswith("--- a/"):
+            file = line[6:]
+        m = re.match(r"@@ -(\d+)", line)
+        if m:
+            at = int(m.group(1))
+        elif at and line[:1] in (" ", "-"):
+            found.append((file, at))
+            at += 1
+    return found
+
+
+def fuzz(path, tree, touched, harnesses, seconds, log):
+    v = Variant("libfuzzer")
+    for h in harnesses:
+        exe = os.path.join(tree, "fuzz_" + h)
+        v.build(tree, touched, [os.path.join(v.dir, f"target_{h}.o")], exe)
+        work = os.path.join(tree, "work_" + h)
+        os.makedirs(work, exist_ok=True)
+        begin = time.time()
+        status, text = run([exe, f"-max_total_time={seconds}", "-max_len=1040", "-timeout=10",
+                            f"-artifact_prefix={work}/", work, *([] if log else inputs(h))],
+                           seconds + 60)
+        if status != 0:
+            return (verdict(status, text), h, time.time() - begin)
+    return None
+
+
+def one(path, args, harnesses, base, covered):
+    tree = os.path.join(OUT, name_of(path))
+    touched = apply(path, tree)
+    if touched is None:
+        return {"name": name_of(path), "applies": False}
+    info = header(path)
+    result = {"name": name_of(path), "applies": True, "what": info.get("What", ""),
+              "wanted": info.get("Killer", ""), "killed": None, "by": "replay",
+              "reached": any(n in covered.get(f, ()) for f, n in changed_lines(path))}
+    todo = order(harnesses, info.get("Killer", ""))
+    dead, traces = None, {}
+    for variant in [] if args.from_scratch else ["plain", "asan"]:
+        v = Variant(variant)
+        tool = os.path.join(tree, "sgfuzz_" + variant)
+        main = [os.path.join(v.dir, "fuzz", f + ".o") for f in ("sgfuzz", "min", "toc")]
+        v.build(tree, touched, main, tool)
+        dead, traces = replay(tool, todo)
+        result["reached"] |= dead is not None
+        result["triggered"] = dead is not None or any(base.get(k) != t for k, t in traces.items())
+        if dead or variant == "asan":
+            break
+    if dead is None and args.fuzz:
+        result["by"] = "fuzzing"
+        mine = [h for h in todo if h in info.get("Killer", "").split()] or todo
+        dead = fuzz(path, tree, touched, mine, args.fuzz, args.from_scratch)
+    result["killed"] = dead
+    return result
+
+
+def show(r):
+    if not r["applies"]:
+        return f"{r['name']:30} does not apply"
+    yes = ("no", "yes")
+    k = r["killed"]
+    end = f"{k[0]:9} {k[1]:8} {r['by']:8} {k[2]:6.1f} s" if k else "SURVIVES"
+    return f"{r['name']:30} {yes[r['reached']]:7} {yes[r.get('triggered', bool(k))]:9} {end}"
+
+
+def ablate(results, harnesses):
+    """Each oracle that killed: off, over the mutants it killed in replay."""
+    print("\noracle off     lives then")
+    needed = True
+    for oracle in sorted({r["killed"][0] for r in results if r["killed"]}):
+        live = []
+        for r in results:
+            if not r["killed"] or r["killed"][0] != oracle or r["by"] != "replay":
+                continue
+            for variant in ("plain", "asan"):
+                tool = os.path.join(OUT, r["name"], "sgfuzz_" + variant)
+                if os.path.exists(tool):
+                    break
+            if replay(tool, harnesses, {"SG_ORACLES_OFF": oracle})[0] is None:
+                live.append(r["name"])
+        print(f"{oracle:14} {', '.join(live) or '-'}")
+    return needed
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--fuzz", type=int, default=0)
+    p.add_argument("--from-scratch", action="store_true")
+    p.add_argument("--ablate", action="store_true")
+    p.add_argument("--apply-only", action="store_true")
+    p.add_argument("--only", type=lambda s: [int(x) for x in s.split(",")])
+    p.add_argument("--json")
+    args = p.parse_args()
+    todo = patches(args.only)
+    if args.apply_only:
+        bad = [q for q in todo if apply(q, os.path.join(OUT, name_of(q))) is None]
+        print(f"{len(todo) - len(bad)} of {len(todo)} patches apply")
+        return 1 if bad or not todo else 0
+    make("fuzz-runners", *(["fuzz-libfuzzer"] if args.fuzz else []))
+    plain = os.path.join(ROOT, "build/fuzz/plain/sgfuzz")
+    harnesses = subprocess.run([plain, "list"], stdout=subprocess.PIPE, text=True,
+                               check=True).stdout.split()
+    dead, base = replay(plain, harnesses)
+    dead = dead or replay(os.path.join(ROOT, "build/fuzz/asan/sgfuzz"), harnesses)[0]
+    if dead:
+        sys.exit(f"the tree without a planted bug fails: {dead}")
+    covered = covered_lines()
+    print(f"{'planted bug':30} {'reached':7} {'triggered':9} {'oracle':9} {'harness':8} by")
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = []
+        for r in pool.map(lambda q: one(q, args, harnesses, base, covered), todo):
+            results.append(r)
+            print(show(r), flush=True)
+    killed = [r for r in results if r["applies"] and r["killed"]]
+    replayed = [r for r in killed if r["by"] == "replay"]
+    print(f"{len(killed)} of {len(results)} killed, {len(replayed)} of them by replay")
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as f:
+            json.dump(results, f, indent=1)
+    if args.ablate:
+        ablate(results, harnesses)
+    if not all(r["applies"] for r in results):
+        return 1
+    return 0 if args.only or len(killed) >= KILLS else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
