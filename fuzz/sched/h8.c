@@ -4,10 +4,12 @@
  *   h8 --bound=1 NAME...     some, at one
  *   h8 --pct=N --depth=3     N random schedules of each
  *   h8 --replay='NAME:SCHEDULE'   one, with the places of its switches
+ *   h8 --input FILE...       inputs of the fuzz target, or directories of them
  *   h8 --list
  *
  * Status 0: nothing found; 1: a litmus failed, its schedule is printed; 2: usage. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,7 @@
 
 #include "explore.h"
 #include "litmus.h"
+#include "litmus_input.h"
 
 static struct {
 	unsigned bound;
@@ -24,7 +27,6 @@ static struct {
 	uint64_t pct;
 	unsigned depth;
 	uint64_t seed;
-	bool expect_failure;
 } how = { .bound = 2, .max = UINT64_MAX, .depth = 3, .seed = 1 };
 
 struct trial {
@@ -156,6 +158,57 @@ replay(const char *text)
 	return r.failed || !followed;
 }
 
+/* ---- inputs ---- */
+
+static unsigned inputs, bad_inputs;
+
+static void
+run_file(const char *path)
+{
+	static uint8_t data[4096];
+	char text[SCHED_TEXT_BYTES];
+	struct litmus_result r;
+	FILE *f = fopen(path, "rb");
+
+	if (f == NULL) {
+		perror(path);
+		bad_inputs++;
+		return;
+	}
+	size_t n = fread(data, 1, sizeof(data), f);
+	fclose(f);
+	inputs++;
+	if (litmus_input(data, n, &r))
+		return;
+	bad_inputs++;
+	sched_print(text);
+	printf("%s: FAIL: %s\n  schedule %s\n", path, r.what, text);
+	litmus_input_print(data, n);
+	print_switches();
+}
+
+static int
+run_inputs(char **paths, int n)
+{
+	char path[4096];
+
+	for (int i = 0; i < n; i++) {
+		struct dirent **names = NULL;
+		int k = scandir(paths[i], &names, NULL, alphasort);
+		if (k < 0)
+			run_file(paths[i]);
+		for (int j = 0; j < k; j++) {
+			snprintf(path, sizeof(path), "%s/%s", paths[i], names[j]->d_name);
+			if (names[j]->d_name[0] != '.')
+				run_file(path);
+			free(names[j]);
+		}
+		free(names);
+	}
+	printf("h8: %u inputs, %u failed\n", inputs, bad_inputs);
+	return bad_inputs != 0 || inputs == 0;
+}
+
 /* ---- command line ---- */
 
 static int
@@ -172,7 +225,7 @@ static const struct option options_[] = {
 	{ "bound", required_argument, NULL, 'b' }, { "max", required_argument, NULL, 'm' },
 	{ "pct", required_argument, NULL, 'p' }, { "depth", required_argument, NULL, 'd' },
 	{ "seed", required_argument, NULL, 's' }, { "replay", required_argument, NULL, 'r' },
-	{ "list", no_argument, NULL, 'l' }, { NULL, 0, NULL, 0 },
+	{ "input", no_argument, NULL, 'i' }, { "list", no_argument, NULL, 'l' }, { NULL, 0, NULL, 0 },
 };
 
 static int
@@ -218,6 +271,7 @@ main(int argc, char **argv)
 		case 'd': how.depth = (unsigned)atoi(optarg); break;
 		case 's': how.seed = strtoull(optarg, NULL, 0); break;
 		case 'r': again = optarg; break;
+		case 'i': return run_inputs(argv + optind, argc - optind);
 		case 'l': return list();
 		default: return 2;
 		}

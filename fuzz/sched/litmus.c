@@ -9,7 +9,7 @@
 
 #include "boot.h"
 #include "fake_sys.h"
-#include "malloc_fast.h"
+#include "malloc.h"
 #include "marena.h"
 #include "mspanset.h"
 #include "mstats.h"
@@ -81,13 +81,69 @@ sys_gettid(void)
 	return 1 + (int)sched_self();
 }
 
+/* A call into the system shows, and is a point, as an atomic is. */
+static atomic_u32 system_calls;
+
+void point_sys_unused(void *p, size_t bytes);
+bool point_sys_used(void *p, size_t bytes);
+bool point_sys_move(void *to, void *from, size_t bytes);
+bool point_sys_fault(void *p, size_t bytes);
+bool point_sys_unfault(void *p, size_t bytes);
+
+void
+point_sys_unused(void *p, size_t bytes)
+{
+	sched_point(&system_calls, SCHED_WRITE);
+	sys_unused(p, bytes);
+}
+
+bool
+point_sys_used(void *p, size_t bytes)
+{
+	sched_point(&system_calls, SCHED_WRITE);
+	return sys_used(p, bytes);
+}
+
+bool
+point_sys_move(void *to, void *from, size_t bytes)
+{
+	sched_point(&system_calls, SCHED_WRITE);
+	return sys_move(to, from, bytes);
+}
+
+bool
+point_sys_fault(void *p, size_t bytes)
+{
+	sched_point(&system_calls, SCHED_WRITE);
+	return sys_fault(p, bytes);
+}
+
+bool
+point_sys_unfault(void *p, size_t bytes)
+{
+	sched_point(&system_calls, SCHED_WRITE);
+	return sys_unfault(p, bytes);
+}
+
 /* ---- objects ---- */
+
+/* The program's own accesses, of its two ends. */
+static void
+mark_ends(const struct object *o, bool write)
+{
+	if (!sched_is_plain)
+		return;
+	sched_plain(o->p, o->bytes < 8 ? o->bytes : 8, write, (uintptr_t)__builtin_return_address(0));
+	if (o->bytes >= 16)
+		sched_plain(o->p + o->bytes - 8, 8, write, (uintptr_t)__builtin_return_address(0));
+}
 
 static void
 key_write(const struct object *o)
 {
 	uint64_t k = o->key;
 
+	mark_ends(o, true);
 	memcpy((void *)o->p, &k, o->bytes < 8 ? o->bytes : 8);
 	if (o->bytes >= 16)
 		memcpy((char *)o->p + o->bytes - 8, &k, 8);
@@ -98,6 +154,7 @@ key_check(const struct object *o, const char *when)
 {
 	uint64_t k = o->key;
 
+	mark_ends(o, false);
 	if (memcmp((void *)o->p, &k, o->bytes < 8 ? o->bytes : 8) != 0 || (o->bytes >= 16 &&
 	    memcmp((char *)o->p + o->bytes - 8, &k, 8) != 0))
 		sched_fail("object of %zu bytes at %#lx has been written to, seen %s", o->bytes,
@@ -128,11 +185,13 @@ object_add(unsigned name, void *p, size_t bytes, size_t align)
 			sched_fail("malloc(%zu) gave %p, where the object of %zu bytes at %#lx lives",
 			    bytes, p, o->bytes, (unsigned long)o->p);
 	}
+	/* written first: a fork may come in between */
+	const struct object made = { at, bytes, ++now.keys * 0x9e3779b97f4a7c15u };
+	key_write(&made);
 	struct object *o = object_at(0);
 	if (o == NULL)
 		sched_fail("more objects than the litmus has room for");
-	*o = (struct object){ at, bytes, ++now.keys * 0x9e3779b97f4a7c15u };
-	key_write(o);
+	*o = made;
 	now.address[name] = at;
 	a32_store_release(&now.made[name], 1);
 	sys_futex_wake(&now.made[name].v, SCHED_THREADS);
@@ -154,7 +213,7 @@ void
 litmus_alloc(unsigned name, size_t bytes)
 {
 	now.in_call++;
-	void *p = malloc_fast(bytes, API_MALLOC);
+	void *p = mallocgc(bytes, API_MALLOC);
 	object_add(name, p, bytes, MALLOC_ALIGN);
 	now.in_call--;
 }
@@ -182,7 +241,7 @@ litmus_free(unsigned name)
 {
 	now.in_call++;
 	object_take(name);
-	free_fast((void *)now.address[name], API_FREE);
+	freegc((void *)now.address[name], API_FREE);
 	now.in_call--;
 }
 
@@ -190,7 +249,7 @@ void
 litmus_free_again(unsigned name)
 {
 	now.in_call++;
-	free_fast((void *)now.address[name], API_FREE);
+	freegc((void *)now.address[name], API_FREE);
 	now.in_call--;
 }
 
@@ -226,6 +285,12 @@ litmus_address(unsigned name)
 	return (void *)now.address[name];
 }
 
+bool
+litmus_there(unsigned name)
+{
+	return now.address[name] != 0 && object_at(now.address[name]) != NULL;
+}
+
 /* ---- other calls ---- */
 
 void
@@ -243,6 +308,12 @@ litmus_exit(void)
 	for (struct mcache *c; (c = mcache_self()) != NULL;)
 		hooks.thread_exit(c);
 	now.in_call--;
+}
+
+void
+litmus_reborn(void)
+{
+	thread_state = (struct thread_state){ 0 };
 }
 
 void
@@ -539,6 +610,12 @@ set_up(void *arg)
 extern char __start_tierdata[], __stop_tierdata[], __start_tierbss[], __stop_tierbss[];
 
 static void
+stray(const void *at)
+{
+	sched_fail("SIGSEGV at %p", at);
+}
+
+static void
 add_range(void *p, size_t bytes)
 {
 	snap_add(p, bytes);
@@ -554,6 +631,7 @@ litmus_begin(const struct litmus *l)
 		snap_add(__start_tierdata, (size_t)(__stop_tierdata - __start_tierdata));
 		snap_add(__start_tierbss, (size_t)(__stop_tierbss - __start_tierbss));
 		fake_sys_each_range(add_range);
+		snap_stray = stray;
 		ranges = true;
 	}
 	if (sched_guard(set_up, (void *)(uintptr_t)l) != SCHED_DONE) {

@@ -60,7 +60,9 @@ void litmus_free_again(unsigned name);      /* by address, whatever it is by now
 /* The same, waiting until another thread has made it. */
 void litmus_await(unsigned name);
 void *litmus_address(unsigned name);
+bool litmus_there(unsigned name);
 void litmus_exit(void);                     /* the thread's exit hook, all rounds */
+void litmus_reborn(void);                   /* ended: a new thread is in its place */
 void litmus_trim(void);
 void litmus_verify(void);                   /* while the others run */
 void litmus_stats(void);

@@ -231,10 +231,11 @@ metadata(void)
 static void
 all_end(void)
 {
-	litmus_as(1);
-	litmus_exit();
-	litmus_as(0);
-	litmus_exit();
+	for (unsigned i = 3; i-- > 0;) {
+		litmus_as(i);
+		litmus_exit();
+		litmus_reborn();
+	}
 }
 
 static void
@@ -300,11 +301,13 @@ static void work_exit(void) { litmus_exit(); }
 
 /* ---- signal handlers ---- */
 
+/* A window that is not empty. */
 static void
 handler_setup(void)
 {
-	small_and_large();
-	litmus_free(3);
+	for (unsigned i = 0; i < SLOTS - 2; i++)
+		litmus_alloc(i, B);
+	litmus_alloc(8, LARGE);
 }
 
 static void handler_alloc(void) { litmus_alloc(30, B); litmus_alloc(31, 64); }
@@ -321,7 +324,8 @@ static void
 main_small(void)
 {
 	litmus_free(1);
-	litmus_alloc(20, B);
+	for (unsigned i = 20; i < 23; i++)
+		litmus_alloc(i, B);
 	litmus_free(2);
 }
 

@@ -4,7 +4,10 @@
  * Slots of 2048 bytes: 8 a span, swept from 2 freed ones on, the owner told of 2. */
 #include "litmus.h"
 
-enum { B = 2048, SLOTS = 8 };
+#include "malloc.h"
+
+/* A has room for a canary in the same slot. */
+enum { B = 2048, A = B - 8, SLOTS = 8 };
 
 static void
 alloc_many(unsigned first, unsigned n)
@@ -23,7 +26,7 @@ free_many(unsigned first, unsigned n)
 static void nothing(void) { }
 static void free_0(void) { litmus_free(0); }
 static void free_1(void) { litmus_free(1); }
-static void free_6(void) { litmus_free(6); }
+static void free_5_6(void) { free_many(5, 2); }
 static void free_7(void) { litmus_free(7); }
 static void free_8(void) { litmus_free(8); }
 static void free_0_1(void) { free_many(0, 2); }
@@ -83,13 +86,13 @@ almost_empty(void)
 	free_many(0, SLOTS - 1);
 }
 
-/* ... two live objects, 6 and 7. */
+/* ... three live objects, 5 to 7. */
 static void
-two_left(void)
+three_left(void)
 {
 	alloc_many(0, 3 * SLOTS);
 	free_many(SLOTS, SLOTS);
-	free_many(0, SLOTS - 2);
+	free_many(0, SLOTS - 3);
 }
 
 /* A full current span, an empty ready one. */
@@ -98,12 +101,6 @@ room_in_reserve(void)
 {
 	two_full_spans();
 	free_many(0, SLOTS);
-}
-
-static void
-alloc_other_class(void)
-{
-	litmus_alloc(40, 1792);
 }
 
 /* A span of another class, filled: it is on a list, and its budget counts. */
@@ -132,6 +129,7 @@ third_not_begun(void)
 	one_full_span();
 	litmus_as(2);
 	litmus_exit();
+	litmus_reborn();
 	litmus_as(0);
 }
 
@@ -147,6 +145,7 @@ static void
 pass_on_one(void)
 {
 	litmus_alloc(30, B);
+	litmus_alloc(31, B);
 }
 
 static void
@@ -171,13 +170,22 @@ tiny_more(void)
 	litmus_alloc_noscan(21, 8);
 }
 
+enum { TINY_BLOCKS = PAGE_SIZE / TINY_BLOCK_BYTES };
+static void *tiny[2 * TINY_BLOCKS] LITMUS_STATE = { 0 };
+
+/* An empty span that is not the current one, and in it the block that is filled
+ * next: of it and the new one it has more room. */
 static void
 tiny_all_freed(void)
 {
-	tiny_three();
-	litmus_free(0);
-	litmus_free(1);
+	for (unsigned i = 0; i < 2 * TINY_BLOCKS - 1; i++)
+		tiny[i] = mallocgc_noscan(8, API_NOSCAN);
+	litmus_alloc_noscan(0, 12);
+	for (unsigned i = 0; i < 2 * TINY_BLOCKS - 1; i++)
+		freegc(tiny[i], API_FREE);
 }
+
+static void fill_tiny(void) { litmus_alloc_noscan(20, 8); }
 
 static void free_2(void) { litmus_free(2); }
 static void again_0(void) { litmus_free_again(0); }
@@ -195,6 +203,20 @@ one_of_the_two(void)
 {
 	two_full_spans();
 	free_many(2, 2);
+}
+
+static void
+full_span_armed(void)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		litmus_alloc(i, A);
+}
+
+static void
+two_more_armed(void)
+{
+	litmus_alloc(20, A);
+	litmus_alloc(21, A);
 }
 
 static void
@@ -246,9 +268,9 @@ const struct litmus litmus_small[] = {
 	{ .name = "note-released", .about = "a note goes to a cache that its thread gives back",
 	  .threads = 3, .setup = third_not_begun, .thread = { exit_0_of_two, free_0_1, begin_anew } },
 	{ .name = "note-gone", .about = "the last remote frees of a span that its owner gives back",
-	  .threads = 3, .setup = two_left, .thread = { litmus_trim, free_6, free_7 } },
+	  .threads = 3, .setup = three_left, .thread = { litmus_trim, free_5_6, free_7 } },
 	{ .name = "note-other", .about = "a late note for a struct that is another span by now",
-	  .threads = 3, .setup = almost_empty, .thread = { litmus_trim, free_7, alloc_other_class } },
+	  .threads = 3, .setup = almost_empty, .thread = { litmus_trim, free_7, fill_other_class } },
 	{ .name = "trim-free", .about = "a trim while the owner frees the last object",
 	  .threads = 2, .setup = almost_empty, .thread = { free_7, litmus_trim } },
 	{ .name = "trim-budget", .about = "the owner's last free, a trim, the struct in use again",
@@ -264,7 +286,7 @@ const struct litmus litmus_small[] = {
 	{ .name = "tiny-remote", .about = "tiny objects of a block freed while it is being filled",
 	  .threads = 2, .setup = tiny_three, .thread = { tiny_more, free_0_1 } },
 	{ .name = "tiny-trim", .about = "a trim while the owner frees and fills tiny blocks",
-	  .threads = 2, .setup = tiny_all_freed, .thread = { tiny_more, litmus_trim } },
+	  .threads = 2, .setup = tiny_all_freed, .thread = { fill_tiny, litmus_trim } },
 	{ .name = "tiny-exit", .about = "a thread ends, its tiny objects are freed",
 	  .threads = 3, .setup = tiny_three, .thread = { litmus_exit, free_2, free_0_1 } },
 	{ .name = "verify-refill", .about = "verify while a thread refills and another frees",
@@ -274,9 +296,9 @@ const struct litmus litmus_small[] = {
 	{ .name = "stats-exit", .about = "statistics while a thread ends",
 	  .threads = 2, .setup = one_of_the_two, .thread = { litmus_exit, stats_between } },
 	{ .name = "armed-remote", .about = "canaries and zeroes: remote frees while the owner refills",
-	  .threads = 2, .setup = one_full_span, .thread = { alloc_20_21, free_0_1 }, .armed = true },
+	  .threads = 2, .setup = full_span_armed, .thread = { two_more_armed, free_0_1 }, .armed = true },
 	{ .name = "armed-verify", .about = "canaries and zeroes: verify while others allocate and free",
-	  .threads = 3, .setup = one_full_span, .thread = { alloc_20, free_0, verify_between },
+	  .threads = 3, .setup = full_span_armed, .thread = { two_more_armed, free_0, verify_between },
 	  .armed = true },
 	{ .name = "double-remote", .about = "BUG: two threads that do not own it free one object",
 	  .threads = 3, .setup = one_full_span, .thread = { nothing, free_0, again_0 },

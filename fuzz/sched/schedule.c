@@ -98,6 +98,7 @@ static struct location table[TABLE_SLOTS];
 static uint32_t table_used[TABLE_SLOTS];
 static uint32_t table_n;
 
+bool sched_is_plain;
 struct die_info sched_death;
 char sched_failure[256];
 

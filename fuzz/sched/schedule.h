@@ -107,6 +107,8 @@ _Noreturn void sched_fail(const char *format, ...) __attribute__((format(printf,
 
 /* A plain access, of the build that marks them. pc: where. */
 void sched_plain(uintptr_t at, size_t bytes, bool write, uintptr_t pc);
+/* Whether this is that build. */
+extern bool sched_is_plain;
 
 /* Runs fn outside of fibers; how it ended: SCHED_DONE, SCHED_DIED, SCHED_FAILED. */
 enum sched_end sched_guard(void (*fn)(void *), void *arg);

@@ -35,6 +35,7 @@ void __tsan_init(void);
 void
 __tsan_init(void)
 {
+	sched_is_plain = true;
 }
 
 void *plain_memcpy(void *to, const void *from, size_t n);

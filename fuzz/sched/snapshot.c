@@ -84,6 +84,8 @@ tiers_madvise(void *p, size_t bytes, int advice)
 	return 0;
 }
 
+void (*snap_stray)(const void *at);
+
 static void
 on_fault(int sig, siginfo_t *info, void *context)
 {
@@ -92,6 +94,8 @@ on_fault(int sig, siginfo_t *info, void *context)
 	if (info->si_code == SEGV_ACCERR && snap.taken && !is_hot((uintptr_t)info->si_addr) &&
 	    keep((uintptr_t)info->si_addr))
 		return;
+	if (snap_stray != NULL)
+		snap_stray(info->si_addr);
 	sigaction(SIGSEGV, &snap.before, NULL);    /* and the access is made again */
 }
 

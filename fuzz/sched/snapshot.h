@@ -27,6 +27,9 @@ size_t snap_pages(void);
 /* All bytes of [p, p + bytes) will be written by means that cannot fault. */
 void snap_touch(void *p, size_t bytes);
 
+/* Asked about a fault that is none of ours; it need not return. */
+extern void (*snap_stray)(const void *at);
+
 /* madvise for code whose memory is in a range. */
 int tiers_madvise(void *p, size_t bytes, int advice);
 
