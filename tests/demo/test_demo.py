@@ -8,10 +8,13 @@ DEMO = ROOT / "ci" / "demo"
 def test_demo(run, library):
     out = run([DEMO, "--quick"], env={"SPANGUARD_LIB": str(library)}, timeout=300).clean()
     assert "FAIL" not in out and "All well" in out, out
-    assert out.count("outputs equal") == 8 and out.count("==ERROR: spanguard:") == 6, out
+    assert out.count("outputs equal") == 8 and out.count("==ERROR: spanguard:") == 10, out
     if (ROOT / "build" / "spanguard").exists():
         for function in ("message_free", "list_free", "session_open", "image_sum", "text_new"):
             assert f" in {function} " in out, out
+        for place in ("heap-buffer-overflow on address", "heap-use-after-free on address", "detected memory leaks"):
+            assert out.count(place) == 1, out
+        assert out.count("nothing to report") == 2, out
 
 
 def test_demo_can_fail(build, run):
@@ -19,4 +22,4 @@ def test_demo_can_fail(build, run):
     nothing = build(ROOT / "tests" / "demo" / "nothing.c", "-shared", "-fPIC", name="libnothing.so")
     done = run([DEMO, "--quick"], env={"SPANGUARD_LIB": str(nothing)}, timeout=300)
     assert done.status == 1, done
-    assert done.out.count("FAIL") == 8, done
+    assert done.out.count("FAIL") == 14, done
