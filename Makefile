@@ -144,8 +144,6 @@ INSTALLED = lib/libspanguard.so lib/libspanguard.a lib/pkgconfig/spanguard.pc \
 	lib/cmake/spanguard/spanguard-config.cmake bin/spanguard include/spanguard.h \
 	share/man/man1/spanguard.1 share/man/man3/spanguard.3 share/man/man5/spanguard-options.5 \
 	share/man/man7/spanguard-errors.7 share/bash-completion/completions/spanguard
-# the debugger loads it by itself for a library of that path
-GDB_SCRIPT = tools/spanguard-gdb.py
 
 install: all man $(BUILD)/package/spanguard.pc $(BUILD)/package/spanguard-config.cmake \
 		$(BUILD)/package/spanguard.bash
@@ -162,9 +160,8 @@ install: all man $(BUILD)/package/spanguard.pc $(BUILD)/package/spanguard-config
 	install -m 644 $(BUILD)/man/spanguard-options.5 $(TO)/share/man/man5/
 	install -m 644 $(BUILD)/man/spanguard-errors.7 $(TO)/share/man/man7/
 	install -m 644 README.md doc/*.md doc/*.json $(TO)/share/doc/spanguard/
-	for f in $(GDB_SCRIPT); do \
-		install -d $(TO)/share/gdb/auto-load$(PREFIX)/lib && \
-		install -m 644 $$f $(TO)/share/gdb/auto-load$(PREFIX)/lib/libspanguard.so-gdb.py; done
+	install -d $(TO)/share/gdb/auto-load$(PREFIX)/lib
+	install -m 644 tools/spanguard-gdb.py $(TO)/share/gdb/auto-load$(PREFIX)/lib/libspanguard.so-gdb.py
 
 clean:
 	rm -rf $(BUILD)
