@@ -397,7 +397,8 @@ put_access(struct print *p, const struct die_info *info)
 static void
 put_late(struct print *p, const struct die_info *info)
 {
-	bool reuse = info->code == DIE_WRITE_AFTER_FREE && strstr(info->api, "alloc") != NULL;
+	bool reuse = info->code == DIE_WRITE_AFTER_FREE && (strstr(info->api, "alloc") != NULL ||
+	    strncmp(info->api, "operator new", 12) == 0);
 	print_str(p, die_word(info->code, info->api));
 	print_str(p, reuse ? " detected on reuse on address " : " detected at ");
 	if (!reuse) {
