@@ -25,7 +25,7 @@ TOOL_SRC = $(wildcard tools/*.c)
 TOOL_OBJ = $(patsubst %.c,$(BUILD)/tool/%.o,$(TOOL_SRC)) \
 	$(BUILD)/lib/src/options.o $(BUILD)/lib/src/print.o $(BUILD)/lib/src/log.o
 
-.PHONY: all check demo bench bench-quick bench-peers bench-rooms coverage install clean setup stress help unit generated
+.PHONY: all check demo bench bench-quick bench-debug bench-peers bench-rooms coverage install clean setup stress help unit generated
 all: $(BUILD)/libspanguard.so $(BUILD)/libspanguard.a $(BUILD)/spanguard
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make bench      the benchmark table (15 minutes); bench-quick for a smoke run"
 	@echo "make bench-rooms what each hardening room costs alone (long)"
 	@echo "make bench-peers the same with jemalloc, mimalloc, tcmalloc and Scudo (long)"
+	@echo "make bench-debug  what mode=debug and mode=guard cost, beside other debuggers"
 	@echo "make stress     ten minutes of stress, all modes"
 	@echo "make coverage   line and branch coverage of the unit tests"
 	@echo "make man        manual pages into $(BUILD)/man"
@@ -100,6 +101,10 @@ bench-rooms: setup all
 bench-peers: setup all
 	/usr/bin/python3 bench/run.py --runs 7
 	/usr/bin/python3 bench/run.py --readme
+
+# the debugging modes beside Memcheck, AddressSanitizer and Electric Fence
+bench-debug: setup all
+	/usr/bin/python3 bench/debug.py --runs 3 --out bench/debug.md
 
 bench-quick: setup all
 	/usr/bin/python3 bench/run.py --quick
