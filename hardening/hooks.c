@@ -220,7 +220,8 @@ hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum
 		zero_bring_in(s, p);
 	if (mspan_is_large(s))
 		return fresh;
-	zero_check(s, p, "malloc");
+	if (unlikely(!zero_holds(s, p)))
+		zero_check(s, p, "malloc");
 	canary_write(s, p);
 	return fresh || zero_is_on();
 }
@@ -238,7 +239,8 @@ hook_slot_free(struct mspan *s, size_t idx, enum malloc_api api)
 	}
 	if (mspan_is_large(s))
 		return FREE_NOW;
-	canary_check(s, p, malloc_api_name(api));
+	if (unlikely(!canary_intact(s, p)))
+		canary_report(s, p, malloc_api_name(api));
 	zero_slot(s, p);
 	return FREE_NOW;
 }

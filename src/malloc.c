@@ -411,12 +411,44 @@ alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
 	return p;
 }
 
+/* The way of nearly every call in an armed mode: a small object, a window with
+ * slots in it, nothing in between. NULL: alloc finds out what it is. */
+INLINE void *
+alloc_armed(struct mcache *c, size_t bytes, unsigned spc, enum malloc_api api)
+{
+	bool fresh;
+	if (bytes == 0 || bytes > SMALL_MAX_BYTES || c->busy != CACHE_IDLE)
+		return NULL;
+	bool noscan = span_class_noscan(spc);
+	spc = size_class_of(bytes + mheap_.config.tail_bytes);
+	if (spc == 0)
+		return NULL;
+	spc += noscan ? SPAN_NOSCAN : 0;
+	if (c->alloc[spc].n == 0)
+		return NULL;
+	void *p = hook_outside_alloc(bytes, MALLOC_ALIGN, noscan, false, api);
+	if (unlikely(p != NULL))
+		return p;
+	p = mcache_next_slot(c, spc, &fresh);
+	if (unlikely(p == NULL))
+		return NULL;
+	cache_done(c);
+	hook_slot_alloc(span_of((uintptr_t)p), p, bytes, MALLOC_ALIGN, api, fresh);
+	return p;
+}
+
 void *
 malloc_slow(size_t bytes, unsigned span_class, enum malloc_api api)
 {
 	bool fresh;
 	if (unlikely(tls_offset() == 0))
 		return boot_alloc(bytes, MALLOC_ALIGN);
+	struct mcache *c = mcache_self();
+	if (mheap_.config.armed && likely(c != NULL)) {
+		void *p = alloc_armed(c, bytes, span_class, api);
+		if (likely(p != NULL))
+			return p;
+	}
 	return alloc(mcache_self(), bytes, MALLOC_ALIGN, span_class, &fresh, api);
 }
 
