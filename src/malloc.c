@@ -316,9 +316,9 @@ static unsigned
 armed_class(size_t bytes, size_t align, unsigned spc)
 {
 	unsigned noscan = span_class_noscan(spc) ? SPAN_NOSCAN : 0;
-	size_t whole = (bytes != 0 ? bytes : 1) + mheap_.config.tail_bytes;
-	return noscan + (align > MALLOC_ALIGN ? size_class_aligned(whole, align) :
-	    size_class_of(whole));
+	size_t least = bytes != 0 ? bytes : 1, tail = mheap_.config.tail_bytes;
+	return noscan + (align > MALLOC_ALIGN ? size_class_aligned(least + tail, align) :
+	    size_class_tailed(least, tail));
 }
 
 /* Memory has run out: everything idle and everything parked goes back first. */
@@ -420,10 +420,7 @@ alloc_armed(struct mcache *c, size_t bytes, unsigned spc, enum malloc_api api)
 	if (bytes == 0 || bytes > SMALL_MAX_BYTES || c->busy != CACHE_IDLE)
 		return NULL;
 	bool noscan = span_class_noscan(spc);
-	spc = size_class_of(bytes + mheap_.config.tail_bytes);
-	if (spc == 0)
-		return NULL;
-	spc += noscan ? SPAN_NOSCAN : 0;
+	spc = size_class_tailed(bytes, mheap_.config.tail_bytes) + (noscan ? SPAN_NOSCAN : 0);
 	if (c->alloc[spc].n == 0)
 		return NULL;
 	void *p = hook_outside_alloc(bytes, MALLOC_ALIGN, noscan, false, api);
@@ -675,7 +672,7 @@ bytes_given_for(size_t bytes, size_t align)
 	if (bytes > MALLOC_MAX_BYTES)
 		return 0;
 	unsigned c = align > MALLOC_ALIGN ? size_class_aligned(bytes + tail, align) :
-	    size_class_of(bytes + tail);
+	    size_class_tailed(bytes, tail);
 	return c != 0 ? size_classes[c].elem_bytes - tail :
 	    mheap_round_pages(&mheap_, bytes_to_pages(bytes)) << PAGE_SHIFT;
 }
@@ -773,9 +770,9 @@ usable_size(const void *p, enum malloc_api api)
 static bool
 same_class(const struct mspan *s, size_t bytes)
 {
-	size_t whole = bytes + mheap_.config.tail_bytes;
-	return !mspan_is_tiny(s) && whole <= SMALL_MAX_BYTES &&
-	    size_class_of(whole) == span_class_size_class(s->span_class);
+	return !mspan_is_tiny(s) && bytes <= SMALL_MAX_BYTES &&
+	    size_class_tailed(bytes, mheap_.config.tail_bytes) ==
+	    span_class_size_class(s->span_class);
 }
 
 static bool

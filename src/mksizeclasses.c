@@ -8,6 +8,9 @@
  *   16 32 48 ... 240 256 | 288 320 ... 512 | 576 ... 1024 | ... | ... 32768
  *      step 16           |    step 32      |   step 64    |     | step 2048
  *
+ * and one of SLOT_MAX, which no request reaches by itself: SMALL_MAX bytes and the
+ * canary behind them.
+ *
  * A step divides every size of its doubling. So the multiple of a power of two
  * that is not smaller than the request always rounds up to a class that is
  * itself a multiple of it: an aligned request needs no search (msize.h).
@@ -37,6 +40,7 @@ enum {
 	LINEAR_MAX = 256,
 	STEPS_PER_DOUBLING = 8,
 	SMALL_MAX = 32768,
+	SLOT_MAX = 36864,          /* the largest request and a tail of our own fit in */
 
 	MIN_SPAN = 16384,
 	FINE_MAX = 128,            /* classes up to here get FINE_SLOTS or more */
@@ -141,7 +145,7 @@ make_classes(void)
 		for (uint32_t i = 1; i <= STEPS_PER_DOUBLING; i++)
 			if (!add_class(base + base / STEPS_PER_DOUBLING * i))
 				return false;
-	return true;
+	return add_class(SLOT_MAX);
 }
 
 static uint32_t
@@ -226,6 +230,7 @@ print_types(void)
 	    "enum {\n"
 	    "\tSIZE_CLASSES = %u,          /* with class 0: a span of its own */\n"
 	    "\tSMALL_MAX_BYTES = %u,    /* larger requests have class 0 */\n"
+	    "\tSLOT_MAX_BYTES = %u,     /* the last class: only with a tail (canary) */\n"
 	    "\tSIZE_STEP_BYTES = %u,       /* every size is a multiple of it */\n"
 	    "\tMAX_SPAN_PAGES = %" PRIu32 ",\n"
 	    "\tMAX_SPAN_SLOTS = %" PRIu32 ",\n"
@@ -237,14 +242,14 @@ print_types(void)
 	    "\tuint16_t span_pages;   /* of 8 KiB, before rounding to the OS page */\n"
 	    "\tuint16_t nelems;       /* slots in so many pages */\n"
 	    "};\n\n",
-	    nrows + 1, (unsigned)SMALL_MAX, (unsigned)STEP, max_of(row_pages),
+	    nrows + 1, (unsigned)SMALL_MAX, (unsigned)SLOT_MAX, (unsigned)STEP, max_of(row_pages),
 	    max_of(row_slots), max_of(row_rounded_slots));
 }
 
 static void
 print_tables(void)
 {
-	unsigned entries = SMALL_MAX / STEP + 1;
+	unsigned entries = SLOT_MAX / STEP + 1;
 	unsigned c = 1;
 
 	printf("static const struct size_class size_classes[SIZE_CLASSES] = {\n"
@@ -253,7 +258,7 @@ print_tables(void)
 		printf("\t{ %5" PRIu32 ", %9" PRIu32 ", %3" PRIu32 ", %4" PRIu32 " },\n",
 		    rows[i].elem_bytes, rows[i].divmul, rows[i].span_pages, rows[i].nelems);
 	printf("};\n\n"
-	    "/* Class of a request of n bytes, n <= SMALL_MAX_BYTES: [(n + 15) >> 4]. None is 0,\n"
+	    "/* Class of a request of n bytes, n <= SLOT_MAX_BYTES: [(n + 15) >> 4]. None is 0,\n"
 	    " * so that a request for no bytes finds no window and takes the slow path. */\n"
 	    "static const uint8_t size_to_class[%u] = {", entries);
 	for (unsigned i = 0; i < entries; i++) {

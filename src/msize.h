@@ -22,6 +22,17 @@ size_class_of(size_t bytes)
 	return size_to_class[(bytes + SIZE_STEP_BYTES - 1) / SIZE_STEP_BYTES];
 }
 
+/* The class for `bytes` of the program's and `tail` of ours behind them. What is
+ * small does not depend on the tail. */
+static inline unsigned
+size_class_tailed(size_t bytes, size_t tail)
+{
+	_Static_assert(SLOT_MAX_BYTES >= SMALL_MAX_BYTES + 256, "room for every tail");
+	if (unlikely(bytes > SMALL_MAX_BYTES))
+		return 0;
+	return size_to_class[(bytes + tail + SIZE_STEP_BYTES - 1) / SIZE_STEP_BYTES];
+}
+
 /* The class for `bytes` at an address that is a multiple of `align`, a power of
  * two. Spans begin at span pages, so an alignment above that is class 0 too.
  * No search: every multiple of align rounds up to a class that is a multiple

@@ -43,8 +43,9 @@ test_sizes(void **state)
 		if (size % step == 0)
 			assert_int_equal(size_classes[++c].elem_bytes, size);
 	}
-	assert_int_equal(c, SIZE_CLASSES - 1);
+	assert_int_equal(c, SIZE_CLASSES - 2);
 	assert_int_equal(size_classes[c].elem_bytes, SMALL_MAX_BYTES);
+	assert_int_equal(size_classes[c + 1].elem_bytes, SLOT_MAX_BYTES);
 	assert_int_equal(c, 72);
 }
 
@@ -64,8 +65,15 @@ test_class_of(void **state)
 		assert_true(c == before || c == before + 1);
 		before = c;
 	}
-	assert_int_equal(before, SIZE_CLASSES - 1);
+	assert_int_equal(before, SIZE_CLASSES - 2);
 	assert_int_equal(size_class_of(SMALL_MAX_BYTES + 1), 0);
+	assert_int_equal(size_class_tailed(SMALL_MAX_BYTES + 1, 0), 0);
+	for (size_t n = 1; n <= SMALL_MAX_BYTES; n++) {
+		assert_int_equal(size_class_tailed(n, 0), size_class_of(n));
+		unsigned c = size_class_tailed(n, 8);
+		assert_true(size_classes[c].elem_bytes >= n + 8);
+		assert_true(size_classes[c - 1].elem_bytes < n + 8);
+	}
 	assert_int_equal(size_class_of(PTRDIFF_MAX), 0);
 	for (size_t back = 0; back < 64; back++)
 		assert_int_equal(size_class_of(SIZE_MAX - back), 0);

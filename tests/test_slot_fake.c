@@ -131,7 +131,11 @@ test_canary_stands_behind(void **state)
 		freegc(p, API_FREE);
 		assert_true(canary_absent(s, p));
 	}
-	char *large = get(32761);       /* with a canary it is not small any more */
+	char *last = get(SMALL_MAX_BYTES);      /* small, whatever the canary takes */
+	assert_false(mspan_is_large(heap_span(last)));
+	assert_int_equal(usable(last), SLOT_MAX_BYTES - 8);
+	freegc(last, API_FREE);
+	char *large = get(SMALL_MAX_BYTES + 1);
 	assert_true(mspan_is_large(heap_span(large)));
 	assert_int_equal(usable(large), mspan_bytes(heap_span(large)));
 	freegc(large, API_FREE);
