@@ -48,6 +48,7 @@ FEW = {"pairs": "20000", "larson": "4 2 2000 1000", "trade": "2 40000 5000", "pr
 # cost nothing until something happens, or are no room of their own
 KNOBS = {"halt_on_error", "sample_recover", "verify_at_exit", "scavenge", "mismatch", "mark_report", "guards", "window_bytes",
          "idle_share", "span_quarantine_share", "valgrind"}
+DEBUGGING = re.compile("guard_|records|redzone|report_requests|mode=debug|mode=guard")      # bench-debug measures these
 FILLED = [ROOT / "README.md", ROOT / "doc" / "security.md"]
 
 
@@ -65,7 +66,8 @@ def settings(pattern):
     chosen += [(f"`{room}`", room.options) for room in matrix.rooms()
                if room.option not in KNOBS and re.search(pattern, str(room))]
     modes = next(row for row in matrix.table() if row["name"] == "mode")["takes"].split("|")
-    return chosen + [(f"`mode={mode}`", f"mode={mode}") for mode in modes if mode != "plain" and re.search(pattern, mode)]
+    chosen += [(f"`mode={mode}`", f"mode={mode}") for mode in modes if mode != "plain" and re.search(pattern, mode)]
+    return [setting for setting in chosen if not DEBUGGING.search(setting[0])]
 
 
 def environment(options, library):
@@ -106,10 +108,12 @@ def cpu_seconds(argv, env):
     return used.ru_utime + used.ru_stime
 
 
-def bench_times(directory, library, wanted, runs):
+def bench_times(directory, library, wanted, runs, after_each):
     """{setting: {row: least CPU seconds}}, settings interleaved."""
     least = {name: {} for name, _ in wanted}
-    for _ in range(runs):
+    for done in range(runs):
+        if done:
+            after_each(least)
         for row, arguments in TIMED.items():
             for name, options in wanted:
                 took = cpu_seconds([str(directory / row), *arguments.split()], environment(options, library))
@@ -186,7 +190,8 @@ def main():
                   file=sys.stderr, flush=True)
             keep(args.save, pairs, counts, times)
         if not args.no_time:
-            times = bench_times(directory, library, wanted, args.runs)
+            times = bench_times(directory, library, wanted, args.runs,
+                                lambda least: keep(args.save, pairs, counts, least))
     keep(args.save, pairs, counts, times)
     table = render(wanted, pairs, counts, times)
     print(table)

@@ -136,13 +136,13 @@ def main():
         env = {}
         if planted:
             lib, env, programs, wanted = planted_library(directory), {"BROKEN": "twice"}, [[programs[-1][0], "8"]], wanted[:1]
+        failed = 0
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            wrong = list(pool.map(lambda s: run_setting(programs, lib, s[1], env), wanted))
-    for (name, options), why in zip(wanted, wrong):
-        print(f"{'FAILED' if why else 'ok':7} {name}")
-        if why:
-            print(f"        SPANGUARD_OPTIONS={options}\n        {why}")
-    failed = sum(why is not None for why in wrong)
+            for (name, options), why in zip(wanted, pool.map(lambda s: run_setting(programs, lib, s[1], env), wanted)):
+                print(f"{'FAILED' if why else 'ok':7} {name}", flush=True)
+                if why:
+                    failed += 1
+                    print(f"        SPANGUARD_OPTIONS={options}\n        {why}", flush=True)
     print(f"{len(wanted) - failed} settings passed, {failed} failed")
     return int(failed != (len(wanted) if planted else 0))
 
