@@ -260,9 +260,9 @@ class Spans:
 def guarded_object(library, address):
     """mode=guard: the slot whose pages, or the guard behind them, an address is in."""
     space = library.static("guardspace.c", "space")
-    for i in range(number(space["n_regions"]) if space is not None else 0):
-        region = space["region"][i]
-        granule = int(library.GRANULE_PAGES) * int(space["page"])
+    for i in range(number(space["dir"]["n"]) if space is not None else 0):
+        region = space["dir"]["region"][i]
+        granule = int(library.GUARD_GRANULE_PAGES) * int(space["dir"]["page_bytes"])
         if not 0 <= address - int(region["base"]) < int(region["bytes"]):
             continue
         at = (address - int(region["base"])) // granule
@@ -417,7 +417,7 @@ class QuarantineCommand(gdb.Command):
         if wait is not None and int(wait["ring"]):
             print(f"{int(wait['tail']) - int(wait['head'])} freed slots wait, {int(wait['bytes'])} bytes (mode=debug)")
         space = library.static("guardspace.c", "space")
-        if space is not None and number(space["n_regions"]):
+        if space is not None and number(space["dir"]["n"]):
             print(f"{int(space['quarantined'])} bytes of address space of freed guarded objects (mode=guard)")
 
 
