@@ -282,7 +282,6 @@ fork_child(void)
 	mutex_reset(&shared_lock);
 	mutex_reset(&world);
 	span_set_lock_after_fork();
-	hook_outside_after_fork_child();    /* its locks are the innermost */
 	mcache_after_fork_child(mcache_self(), aptr_load_relaxed(&shared_cache));
 	hook_heap_after_fork_child();
 	hook_mark_after_fork_child();
