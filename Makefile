@@ -65,7 +65,7 @@ $(BUILD)/libspanguard.a: $(LIB_OBJ)
 	ar rcs $@ $(BUILD)/lib/spanguard.o
 
 $(BUILD)/spanguard: $(TOOL_OBJ)
-	$(CC) $(CFLAGS) -o $@ $(TOOL_OBJ) -ldw -lelf -ljansson
+	$(CC) $(CFLAGS) -o $@ $(TOOL_OBJ) -ldw -lelf -ljansson -lm
 
 # ---- generated files: made again and compared by make check ----
 

@@ -395,7 +395,7 @@ debug_free(struct mspan *s, size_t idx, enum malloc_api api)
 	bool small = config.redzone && !mspan_is_large(s);
 	if (small)
 		memset(p, config.fill_free, body_bytes(s));
-	sidetable_write_free(r, api);
+	sidetable_write_free(r, side_bytes(r, s->elem_bytes), api);
 	return small && keep_waiting(s, (uintptr_t)p) ? FREE_LATER : FREE_NOW;
 }
 

@@ -135,7 +135,7 @@ guardmode_alloc(size_t bytes, size_t align, bool noscan, enum malloc_api api)
 	}
 	r->flags = noscan ? GUARD_NOSCAN : 0;
 	fill_slack(r);
-	sidetable_write_alloc(&r->side, 0, align, api);
+	sidetable_write_alloc(&r->side, bytes, 0, align, api);
 	a32_store_release(&r->state, GUARD_LIVE);
 	return (void *)r->base;
 }
@@ -225,7 +225,7 @@ guardmode_free(void *p, enum malloc_api api)
 		if (mode.config.mismatch)
 			debug_check_pair(&r->side, p, api);
 		check_slack(r, api);
-		sidetable_write_free(&r->side, api);
+		sidetable_write_free(&r->side, r->bytes, api);
 		guardspace_free(r);
 		return OUTSIDE_OK;
 	}

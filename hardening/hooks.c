@@ -18,6 +18,7 @@
 #include "leak.h"
 #include "patrol.h"
 #include "pinned.h"
+#include "profile.h"
 #include "quarantine.h"
 #include "redzone.h"
 #include "ring.h"
@@ -54,7 +55,12 @@ records_init(void)
 		.wait_bytes = options.slot_quarantine_bytes,
 		.wait_share = options.slot_quarantine_share,
 	};
+	const struct profile_config profile = {
+		.every_bytes = options.records ? options.profile : 0,
+		.file = options.profile_file,
+	};
 	sidetable_init(&side);
+	profile_init(&profile);
 	debug_init(&debug);
 }
 
@@ -134,6 +140,7 @@ hooks_reset(void)
 	ring_init(0);
 	zerosize_init(false, 1);
 	sidetable_init(&(struct side_config){ 0 });
+	profile_init(&(struct profile_config){ 0 });
 	debug_init(&(struct debug_config){ 0 });
 	guardmode_init(&(struct guardmode_config){ .on = false });
 	sample_start(&(struct sample_config){ 0 });
@@ -166,7 +173,7 @@ void
 hooks_start_sampling(void)
 {
 	const struct sample_config s = {
-		.one_in = options.sample,
+		.one_in = profile_is_on() ? 0 : options.sample,    /* they have no record */
 		.go_on = options.sample_recover || !options.halt_on_error,
 		.pause_factor = options.sample < SAMPLE_UNPACED ? 0 : SAMPLE_PAUSE_FACTOR,
 		.window_bytes = options.window_bytes,
@@ -191,6 +198,13 @@ void
 hooks_end(void)
 {
 	guardmode_at_exit();
+	profile_write();
+}
+
+void
+hook_profile(void)
+{
+	profile_write();
 }
 
 bool

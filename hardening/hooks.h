@@ -28,6 +28,8 @@ void hooks_start_sampling(void);
 
 /* When the program ends (proc.c): what the rooms have to say. */
 void hooks_end(void);
+/* Writes the heap profile, from a signal handler (proc.c). */
+void hook_profile(void);
 
 /* Which guard pages a new span is to have: bits of enum span_guard (mheap.c). */
 unsigned hook_span_guards(unsigned span_class, bool aligned);

@@ -12,6 +12,7 @@
 #include "../src/sys.h"
 #include "../src/tls.h"
 #include "depot.h"
+#include "profile.h"
 
 static struct {
 	struct side_config config;
@@ -221,9 +222,11 @@ stop_here(void)
 }
 
 void
-sidetable_write_alloc(struct side_record *r, size_t slack, size_t align, enum malloc_api api)
+sidetable_write_alloc(struct side_record *r, size_t bytes, size_t slack, size_t align,
+    enum malloc_api api)
 {
-	r->alloc_stack = sidetable_stack_here();
+	r->alloc_stack = profile_takes(bytes) ? sidetable_stack_here() : 0;
+	profile_alloc(r->alloc_stack, bytes);
 	r->alloc = who(api, align);
 	a64_store_relaxed(&r->free_serial, 0);
 	uint64_t serial = a64_fetch_add(&side.serial, 1) + 1;
@@ -239,7 +242,7 @@ sidetable_alloc(const struct mspan *s, size_t idx, size_t bytes, size_t align,
 	struct side_span *b = s->side;
 	if (b == NULL)
 		return;
-	sidetable_write_alloc(&b->records[idx], s->elem_bytes - bytes, align, api);
+	sidetable_write_alloc(&b->records[idx], bytes, s->elem_bytes - bytes, align, api);
 	a64_fetch_and(&b->freed[idx / 64], ~((uint64_t)1 << (idx % 64)));
 }
 
@@ -252,9 +255,10 @@ sidetable_claim_free(const struct mspan *s, size_t idx)
 }
 
 void
-sidetable_write_free(struct side_record *r, enum malloc_api api)
+sidetable_write_free(struct side_record *r, size_t bytes, enum malloc_api api)
 {
-	r->free_stack = sidetable_stack_here();
+	r->free_stack = profile_takes_frees() ? sidetable_stack_here() : 0;
+	profile_free(r->alloc_stack, bytes);
 	r->freed = who(api, MALLOC_ALIGN);
 	a64_store_release(&r->free_serial, sidetable_serial());
 }

@@ -102,9 +102,9 @@ void sidetable_alloc(const struct mspan *s, size_t idx, size_t bytes, size_t ali
 bool sidetable_claim_free(const struct mspan *s, size_t idx);
 
 /* The halves of both that are a record's alone; also of guarded objects. */
-void sidetable_write_alloc(struct side_record *r, size_t slack, size_t align,
+void sidetable_write_alloc(struct side_record *r, size_t bytes, size_t slack, size_t align,
     enum malloc_api api);
-void sidetable_write_free(struct side_record *r, enum malloc_api api);
+void sidetable_write_free(struct side_record *r, size_t bytes, enum malloc_api api);
 
 static inline uint64_t
 side_serial(const struct side_record *r)

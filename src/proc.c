@@ -400,6 +400,22 @@ on_leak_signal(int sig, siginfo_t *info, void *context)
 }
 
 static void
+on_profile_signal(int sig)
+{
+	(void)sig;
+	hook_profile();
+}
+
+static void
+install_profile_signal(void)
+{
+	struct sigaction sa = { .sa_handler = on_profile_signal, .sa_flags = SA_RESTART };
+	if (options.profile_signal != 0 &&
+	    sigaction((int)options.profile_signal, &sa, NULL) != 0)
+		report_warn("profile_signal: the kernel refuses a handler for this signal", NULL);
+}
+
+static void
 install_leak_signal(void)
 {
 	struct sigaction sa = { .sa_sigaction = on_leak_signal,
@@ -465,6 +481,7 @@ proc_start(void)
 	watch_for_forks();
 	install_verify_signal();
 	install_leak_signal();
+	install_profile_signal();
 	if (options.leak_check)
 		last_words.expected = on_exit != NULL && on_exit(on_process_exit, NULL) == 0 ? 2 : 1;
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
