@@ -301,7 +301,7 @@ look_seccomp(const struct subject *s, struct finding *f)
 {
 	(void)s;
 	if (is_filtered())
-		say(f, CHECK_NOTE, "Allow the calls that doc/security.md lists, if the program dies of SIGSYS.",
+		say(f, CHECK_NOTE, "Allow the calls that tests/life/sandbox.c allows, if the program dies of SIGSYS.",
 		    "a seccomp filter is in force here");
 }
 
