@@ -48,6 +48,7 @@ typedef uintptr_t __attribute__((may_alias)) word_t;
 
 enum page_kind {
 	PAGE_NONE, PAGE_SMALL, PAGE_SMALL_NOSCAN, PAGE_LARGE, PAGE_LARGE_NOSCAN, PAGE_TINY,
+	PAGE_EXACT, PAGE_EXACT_NOSCAN, /* small, with records: an object ends where they say */
 	PAGE_WATCHED,
 };
 
@@ -70,7 +71,7 @@ struct pass {
 	bool reference_only;           /* marks nothing: looks for watched ranges, */
 	bool classifying;              /* or for lost objects */
 	bool overflowed;
-	bool exact;                    /* there are records: an object ends where they say */
+	bool exact;                    /* there are records */
 	struct mark_page **arena;      /* by arena from lo; NULL: none of ours */
 	uint64_t *white;
 	uint64_t *indirect;            /* a bit a slot; only where the request classifies */
@@ -105,13 +106,15 @@ uint32_t mark_fault;
 /* ---- tables ---- */
 
 static enum page_kind
-kind_of(const struct mspan *s)
+kind_of(const struct pass *p, const struct mspan *s)
 {
 	bool noscan = span_class_noscan(s->span_class);
 	if (mspan_is_tiny(s))
 		return PAGE_TINY;
 	if (mspan_is_large(s))
 		return noscan ? PAGE_LARGE_NOSCAN : PAGE_LARGE;
+	if (p->exact)
+		return noscan ? PAGE_EXACT_NOSCAN : PAGE_EXACT;
 	return noscan ? PAGE_SMALL_NOSCAN : PAGE_SMALL;
 }
 
@@ -124,8 +127,14 @@ measure_arenas(struct pass *p)
 		lo = a->base < lo ? a->base : lo;
 		hi = a->base + ARENA_SIZE > hi ? a->base + ARENA_SIZE : hi;
 	}
-	p->lo = lo;
-	p->span_bytes = p->n_arenas != 0 ? hi - lo : 0;
+	/* one comparison is to tell most words apart: objects outside are within, too */
+	outside_fill(&p->outside);
+	if (p->outside.bytes != 0) {
+		lo = p->outside.lo < lo ? p->outside.lo : lo;
+		hi = p->outside.lo + p->outside.bytes > hi ? p->outside.lo + p->outside.bytes : hi;
+	}
+	p->lo = align_down(lo, ARENA_SIZE);
+	p->span_bytes = hi > lo ? align_up(hi, ARENA_SIZE) - p->lo : 0;
 }
 
 /* Calls fn for each span in use. */
@@ -179,7 +188,7 @@ enter_span(struct pass *p, struct mspan *s)
 		p->shape[s->span_class] = (struct class_shape){ (uint32_t)s->elem_bytes, s->divmul,
 			s->nelems };
 	struct mark_page rec = { .bits = bits, .span = i, .span_class = s->span_class,
-		.kind = (uint8_t)kind_of(s) };
+		.kind = (uint8_t)kind_of(p, s) };
 	for (size_t k = 0; k < s->npages; k++) {
 		rec.page = (uint16_t)k;
 		*page_of(p, s->base + (k << PAGE_SHIFT)) = rec;
@@ -316,7 +325,8 @@ static NOINLINE void
 visit_outside(struct pass *p, uintptr_t value)
 {
 	struct outside_object x;
-	if (!outside_at(&p->outside, value, &x) || (*x.flags & GUARD_WHITE) == 0)
+	if (value - p->outside.lo >= p->outside.bytes ||
+	    !outside_at(&p->outside, value, &x) || (*x.flags & GUARD_WHITE) == 0)
 		return;
 	if (p->reference_only) {
 		if (p->classifying && x.base != p->here.object)
@@ -372,6 +382,18 @@ note_indirect(struct pass *p, const struct mark_page *pg, uintptr_t value)
 		p->indirect[pg->bits + idx / 64] |= bit;
 }
 
+static void
+visit_exact(struct pass *p, const struct mark_page *pg, uintptr_t value)
+{
+	const struct mspan *s = p->span[pg->span];
+	size_t idx = (value - s->base) / s->elem_bytes;
+	uintptr_t base = slot_address(s, idx);
+	if (idx >= s->nelems || is_behind(p, pg, idx, value - base))
+		return;
+	if (take_white(p, pg->bits, idx) && pg->kind == PAGE_EXACT)
+		push(p, base, pg->span_class, pg->span);
+}
+
 static NOINLINE void
 visit_rare(struct pass *p, const struct mark_page *pg, uintptr_t value, uintptr_t at)
 {
@@ -391,6 +413,10 @@ visit_rare(struct pass *p, const struct mark_page *pg, uintptr_t value, uintptr_
 			take_white(p, pg->bits, idx);
 		return;
 	}
+	if (pg->kind == PAGE_EXACT || pg->kind == PAGE_EXACT_NOSCAN) {
+		visit_exact(p, pg, value);
+		return;
+	}
 	uintptr_t base = p->span[pg->span]->base;
 	if (p->exact && is_behind(p, pg, 0, value - base))
 		return;
@@ -402,19 +428,18 @@ INLINE void
 visit(struct pass *p, uintptr_t value, uintptr_t at)
 {
 	uintptr_t off = value - p->lo;
-	if (likely(off >= p->span_bytes)) {
-		if (unlikely(value - p->outside.lo < p->outside.bytes))
-			visit_outside(p, value);
+	if (likely(off >= p->span_bytes))
 		return;
-	}
 	const struct mark_page *pages = p->arena[off >> ARENA_SHIFT];
 	if (unlikely(pages == NULL)) {
-		visit_outside(p, value);        /* between two arenas */
+		visit_outside(p, value);
 		return;
 	}
 	const struct mark_page *pg = &pages[arena_page_idx(value)];
-	if (pg->kind == PAGE_NONE)
+	if (unlikely(pg->kind == PAGE_NONE)) {
+		visit_outside(p, value);
 		return;
+	}
 	if (unlikely(pg->kind > PAGE_SMALL_NOSCAN || p->reference_only)) {
 		visit_rare(p, pg, value, at);
 		return;
@@ -422,9 +447,6 @@ visit(struct pass *p, uintptr_t value, uintptr_t at)
 	const struct class_shape *c = &p->shape[pg->span_class];
 	size_t in_span = ((size_t)pg->page << PAGE_SHIFT) + (value & (PAGE_SIZE - 1));
 	size_t idx = (size_t)(((uint64_t)in_span * c->divmul) >> 32);
-	if (unlikely(p->exact) && idx < c->nelems &&
-	    is_behind(p, pg, idx, in_span - idx * c->elem_bytes))
-		return;
 	if (idx < c->nelems && take_white(p, pg->bits, idx) && pg->kind == PAGE_SMALL)
 		push(p, value - (in_span - idx * c->elem_bytes), pg->span_class, pg->span);
 }

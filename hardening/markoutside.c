@@ -41,9 +41,9 @@ outside_fill(struct outside *o)
 	o->n_sampled = 0;
 	sample_each_live(enter_sampled, o);
 	guardspace_each(enter_guarded, NULL);
-	sample_pool(&from, &end);
 	guardspace_bounds(&lo, &hi);
-	if (from != end) {
+	sample_pool(&from, &end);
+	if (o->n_sampled != 0) {
 		lo = from < lo ? from : lo;
 		hi = end > hi ? end : hi;
 	}
