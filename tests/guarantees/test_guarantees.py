@@ -385,7 +385,7 @@ def test_sampled(run, report, bug, mode, language, variant, size):
     address, usable = announced(done)
     assert said.what.startswith(f"{NEXT_TO[where]} on address "), said.text
     assert address - 1 <= said.addresses()[0] <= address + usable + 16, said.text
-    assert re.search(rf"^{touch.upper()} at ", said.text, re.M), said.text
+    assert re.search(rf"^{touch.upper()} of size 1 at ", said.text, re.M), said.text
     assert re.search(r"^(previously )?allocated by thread T0", said.text, re.M), said.text
     assert bool(re.search(r"^freed by thread T0", said.text, re.M)) == (where == "after"), said.text
     check_stack(said, bug(language), "offend_touch")
