@@ -33,16 +33,16 @@ from measure import BENCH_DIR, Bench, Failure
 from rows import OURS, REAL
 
 SCALED = {
-    "pairs": "250000", "larson": "8 5 20000 2000", "trade": "4 400000 20000", "prodcons": "4 400",
-    "mixed": "2 500 1000", "large": "600 24 32 8192 2", "huge": "40 4", "server": "2 80000",
-    "churn": "1500 8 300", "bursts": "8 400", "graph": "8 40000 3", "strings": "80 400",
-    "zeroed": "200", "cxx": "3 15000",
+    "pairs": "10000", "larson": "8 4 10000 2000", "trade": "4 200000 20000", "prodcons": "4 300",
+    "mixed": "2 300 1000", "large": "300 24 32 8192 2", "huge": "20 4", "server": "2 40000",
+    "churn": "1000 8 300", "bursts": "8 200", "graph": "6 40000 2", "strings": "60 400",
+    "zeroed": "120", "cxx": "2 12000",
 }
 INPUTS = {
-    "sqlite": {"rows.sql": lambda: gen.sql_script(100000)},
+    "sqlite": {"rows.sql": lambda: gen.sql_script(60000)},
     "z3": {"problem.smt2": lambda: gen.smt_source(6, 40)},
     "gs": {"pages.pdf": lambda: gen.pdf_file(8)},
-    "gcc": {"unit.c": lambda: gen.c_source(60)},
+    "gcc": {"unit.c": lambda: gen.c_source(30)},
     "clang": {"unit.cc": lambda: gen.cxx_source(1)},
 }
 ASAN = {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}
@@ -97,11 +97,12 @@ def columns(library, build_dir):
         Column("glibc"),
         Column("debug", library, {"SPANGUARD_OPTIONS": "mode=debug"}),
         Column("guard", library, {"SPANGUARD_OPTIONS": "mode=guard"}),
-        Column("memcheck", before=["/usr/bin/valgrind", "--tool=memcheck", "--leak-check=no", "-q"]),
+        Column("memcheck", before=["/usr/bin/valgrind", "--tool=memcheck", "--trace-children=yes",
+                                   "--leak-check=no", "-q"]),
         Column("asan", env=ASAN, bin_dir=asan_dir),
     ]
     if fence:
-        found.append(Column("efence", fence, {"EF_ALLOW_MALLOC_0": "1"}))
+        found.append(Column("efence", fence, {"EF_ALLOW_MALLOC_0": "1", "EF_DISABLE_BANNER": "1"}))
     return found
 
 

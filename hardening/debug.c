@@ -20,7 +20,7 @@
 
 enum {
 	WAIT_FLOOR_BYTES = 1 << 20,
-	WAIT_LEAST_SLOT_BYTES = 64,     /* for the length of the ring */
+	WAIT_MEAN_SLOT_BYTES = 256,     /* for the length of the ring */
 	LEAVE_AT_ONCE = 8,              /* slots that leave for one that comes, at most */
 };
 
@@ -41,7 +41,7 @@ static size_t
 ring_places(size_t bytes)
 {
 	size_t n = 1024;
-	while (n < bytes / WAIT_LEAST_SLOT_BYTES)
+	while (n < bytes / WAIT_MEAN_SLOT_BYTES)
 		n *= 2;
 	return n;
 }
