@@ -200,6 +200,8 @@ guardspace_init(const struct guardspace_config *config)
 	space.page = sys_page_bytes();
 	space.dir.page_bytes = space.page;
 	space.chunk_bytes = CHUNK_OS_PAGES * space.page;
+	mutex_reset(&space.lock);
+	inside = false;
 	memset(space.class, 0, sizeof(space.class));
 	space.quarantine = (struct record_list){ 0 };
 	space.quarantined = 0;

@@ -22,7 +22,7 @@
  *            page fault when it is written (1.4 us each); 16 bytes of page table
  *            and a record of 72 bytes. A region is three mappings, and its pages
  *            are part of the mapping of the region before where they adjoin.
- * Test:      tests/test_guardspace.c, tests/guard.
+ * Test:      tests/test_guardmode.c, tests/guard.
  *
  * GUARDSPACE-1  a LIVE object lies in the pages of its own slot that do not fault
  * GUARDSPACE-2  every slot between UNUSED and REPORTED has a guard on both sides

@@ -33,7 +33,7 @@ UNIT_LIST_cov = $(UNIT_TESTS)
 UNIT_LIST_clang = $(UNIT_TESTS)
 UNIT_LIST_asan = $(UNIT_TESTS)
 UNIT_LIST_tsan = $(filter $(TSAN_TESTS),$(UNIT_TESTS))
-TSAN_TESTS = test_depot test_lock test_mspanset test_persistentalloc test_malloc test_boot test_stress
+TSAN_TESTS = test_depot test_guardmode test_lock test_mspanset test_persistentalloc test_malloc test_boot test_stress
 
 TEST_LIB_SRC = $(TIER_SRC)
 
