@@ -130,7 +130,9 @@ pass_bytes_locked(const struct mheap *h)
 	size_t in_spans = (size_t)a64_load_relaxed(&h->span_pages_in_use) << PAGE_SHIFT;
 	size_t live = in_spans > pin.bytes ? in_spans - pin.bytes : 0;
 	size_t share = live / 100 * pin.config.pass_percent;
-	return share > pin.config.pass_bytes ? share : pin.config.pass_bytes;
+	size_t want = share > pin.config.pass_bytes ? share : pin.config.pass_bytes;
+	/* a pass comes before anything has to leave without one */
+	return want < pin.config.most_bytes / 2 ? want : pin.config.most_bytes / 2;
 }
 
 static struct mspan *

@@ -9,8 +9,8 @@
  *            spans that no root and no live object points into leave, the others
  *            stay for the next pass. mark_report tells where a pointer stands; one on a
  *            stack only when that is so twice in succession.
- * Cost:      a pass each time the heap has been freed for a quarter: see mark.h for
- *            how long the world stands still. Parked memory beyond resident_bytes,
+ * Cost:      a pass each time as much was parked as is live, 256 MiB at least: see
+ *            mark.h for how long the world stands still. Parked memory beyond resident_bytes,
  *            and all that a pass found pinned, is faulted, or given back where no
  *            guard is to be had: it costs address space, a page of page tables for
  *            2 MiB, and its record.
