@@ -17,7 +17,7 @@
 #include "mheap.h"
 #include "options.h"
 
-enum { SG_MODES = 3 };
+enum { SG_MODES = 5 };      /* options.def's */
 
 struct sg_heap_config {
 	struct options options;
@@ -26,6 +26,9 @@ struct sg_heap_config {
 
 /* The preset of a mode (enum: OPT_MODE_*), with a seed and no sampled objects. */
 const struct options *sg_mode_options(unsigned mode);
+
+/* enum OPT_MODE_*: the header's, where it asks for a mode and no mixture. */
+unsigned sg_mode_of(const struct sgf_header *h);
 
 /* What a header asks for. */
 void sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out);

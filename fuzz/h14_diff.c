@@ -35,7 +35,7 @@ run(const uint8_t *data, size_t bytes)
 	sgf_read_header(data, bytes, &h);
 	h.geometry &= 31;
 	for (unsigned mode = 0; mode < SG_MODES; mode++) {
-		h.mode = (uint8_t)mode;
+		h.mode = (uint8_t)mode;        /* 0 to 4 are the five */
 		h.seed += mode;
 		sg_heap_config(&h, &config);
 		next = observed(data, bytes, &config);

@@ -61,7 +61,7 @@ expect(uint32_t codes, const void *addr)
 static bool
 is_strict(void)
 {
-	return prog.header.mode < 128 && prog.header.mode % SG_MODES == OPT_MODE_STRICT;
+	return prog.header.mode < 128 && sg_mode_of(&prog.header) == OPT_MODE_STRICT;
 }
 
 /* The object at the handle leaves the model; its pointer is the bug's. */

@@ -36,7 +36,7 @@ enum {
 };
 
 struct sgf_header {
-	uint8_t mode;          /* % 3: plain, hardened, strict */
+	uint8_t mode;          /* & 7: a mode; from 128 on a mixture of rooms */
 	uint8_t geometry;      /* OS page size, guard kind, placement */
 	uint8_t verify;        /* 0: at the end; else every so many ops */
 	uint8_t scavenge;
