@@ -2,7 +2,8 @@
  * metadata are flipped, one at a time, and verify must report each, by any tag; the
  * bit goes back, and at the end verify must be content again.
  *
- * Which bit: an op "bug" or "overflow" after the program says by its numbers; the
+ * Which bit: an op "bug" or "overflow" says by its numbers (a the kind of field,
+ * handle which of that kind, imm the bit), when the program has ended; the
  * other ops are the program. Fields are the rows of collect(). Those marked HINT
  * hold a choice or a hint, which may have any value: they are not flipped here, and
  * `sgfuzz bits` lists them with the share that is reported all the same. Bits that
@@ -28,7 +29,7 @@
 #include "tls.h"
 #include "verify.h"
 
-enum { FLIPS_MAX = 48, SAMPLE = 500 };
+enum { FLIPS_MAX = 96, SAMPLE = 500, KINDS_MAX = 64 };
 
 static struct sg_prog prog;
 static struct sg_fields fields;
@@ -36,11 +37,39 @@ static sigjmp_buf faulted;
 
 /* ---- the fields ---- */
 
+/* The kinds of fields there are in this heap, each with the number of its fields. */
+static struct {
+	const char *name;
+	size_t fields;
+} kind[KINDS_MAX];
+static size_t kinds;
+
 static void
 add(const char *name, void *p, size_t bytes, enum sg_cover cover)
 {
-	if (fields.n < SG_FIELDS_MAX && bytes != 0)
-		fields.field[fields.n++] = (struct sg_field){ name, p, bytes, cover };
+	size_t k = 0;
+
+	if (fields.n == SG_FIELDS_MAX || bytes == 0)
+		return;
+	fields.field[fields.n++] = (struct sg_field){ name, p, bytes, cover };
+	while (k < kinds && kind[k].name != name)
+		k++;
+	kinds += k == kinds;
+	kind[k].name = name;
+	kind[k].fields++;
+}
+
+/* The nth field of a kind. */
+static const struct sg_field *
+pick(size_t which, size_t nth)
+{
+	const struct sg_field *f = fields.field;
+
+	which %= kinds;
+	nth %= kind[which].fields;
+	while (f->name != kind[which].name || nth-- > 0)
+		f++;
+	return f;
 }
 
 static void
@@ -63,8 +92,7 @@ add_span(struct mspan *s, void *arg)
 	add("mspan.avail", &s->avail, 8, SG_POINTER);
 	add("mspan.owner", &s->owner, 8, SG_POINTER);
 	add("mspan.elem_bytes", &s->elem_bytes, 8, SG_COVERED);
-	add("mspan.divmul", &s->divmul, 4, mspan_is_large(s) || mspan_is_tiny(s) ? SG_HINT :
-	    SG_COVERED);
+	add("mspan.divmul", &s->divmul, 4, mspan_is_large(s) ? SG_HINT : SG_COVERED);
 	add("mspan.nelems", &s->nelems, 4, SG_COVERED);
 	add("mspan.npages", &s->npages, 8, SG_COVERED);
 	add("mspan.span_class", &s->span_class, 1, SG_COVERED);
@@ -143,7 +171,8 @@ add_cache(struct mcache *c)
 const struct sg_fields *
 sg_collect_fields(void)
 {
-	fields.n = 0;
+	fields.n = kinds = 0;
+	memset(kind, 0, sizeof(kind));
 	mstats_each_span(add_span, NULL);
 	for (struct heap_arena *a = aptr_load_acquire(&arena_map.all); a != NULL; a = a->next)
 		add_arena(a);
@@ -207,7 +236,7 @@ is_covered(const struct sg_field *f)
 static void
 flip_one(const struct sgf_op *op)
 {
-	const struct sg_field *f = &fields.field[(op->handle | (size_t)op->a << 8) % fields.n];
+	const struct sg_field *f = pick(op->a, op->handle);
 	size_t bit = op->imm % (f->bytes * 8);
 
 	bool reported = sg_flip_is_reported(f, bit);

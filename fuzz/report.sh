@@ -13,10 +13,8 @@ trap 'rm -rf $work' EXIT
 for harness in $($plain list); do
 	[ -d corpus/$harness ] || continue
 	mkdir "$work/$harness"
-	for input in corpus/$harness/*; do      # the header, then its ops over and over to 64
-		fuzz/to64.py "$input" "$work/$harness/$(basename "$input")"
-	done
-	$plain run -n 20 $harness "$work/$harness"
+	fuzz/to64.py corpus/$harness "$work/$harness"
+	$plain run -n 3 $harness "$work/$harness"
 done
 
 echo "== coverage by the corpus alone"

@@ -145,12 +145,12 @@ run_inputs(int argc, char **argv)
 	struct timespec a, b;
 	double s;
 
-	clock_gettime(CLOCK_MONOTONIC, &a);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
 	for (int i = 0; i < argc; i++)
 		run_path(argv[i]);
-	clock_gettime(CLOCK_MONOTONIC, &b);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
 	s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
-	printf("%s: %lu inputs passed, %.0f executions per second\n", job.h->name, job.ran,
+	printf("%s: %lu inputs passed, %.0f executions per second of CPU\n", job.h->name, job.ran,
 	    (double)job.ran * job.times / s);
 	return 0;
 }

@@ -86,6 +86,9 @@ check_geometry(struct pass *v, const struct mspan *s)
 		const struct size_class *c = &size_classes[span_class_size_class(s->span_class)];
 		ok = s->elem_bytes == c->elem_bytes && s->divmul == c->divmul;
 	}
+	if (ok && mspan_is_tiny(s))
+		ok = s->elem_bytes == TINY_GRANULE_BYTES &&
+		    s->divmul == ((uint64_t)1 << 32) / TINY_GRANULE_BYTES;
 	check(v, ok, "MSPAN-6", s);
 	if (mspan_is_large(s))
 		check(v, s->elem_bytes == mspan_bytes(s), "MSPAN-8", s);
@@ -249,7 +252,7 @@ check_window(struct pass *v, const struct mcache *c, unsigned spc)
 	}
 	check(v, aptr_load_acquire(&a->span->owner) == c && a->span->list == LIST_CURRENT &&
 	    a->base == a->span->base && a->live == a->span->live &&
-	    (mspan_is_tiny(a->span) || a->elem_bytes == a->span->elem_bytes), "MCACHE-2", a->span);
+	    a->elem_bytes == a->span->elem_bytes, "MCACHE-2", a->span);
 	check(v, a->n <= WINDOW_SLOTS, "MCACHE-1", a);
 	if (a->n > WINDOW_SLOTS)
 		return;

@@ -206,6 +206,8 @@ test_span_geometry(void **state)
 	plant_ptr("MSPAN-6", &full->remote, elsewhere);
 	plant_ptr("MSPAN-6", &full->avail, elsewhere);
 	plant_ptr("MCACHE-2", &large->owner, elsewhere);
+	plant_u64("MSPAN-6", &tiny->elem_bytes, 8);
+	plant_u32("MSPAN-6", &tiny->divmul, 1);
 	plant_u32("MSPAN-6", &full->nelems, full->nelems - 1);
 	plant_u32("MSPAN-6", &full->divmul, full->divmul + 1);
 	plant_u64("MSPAN-6", &full->elem_bytes, full->elem_bytes / 2);
