@@ -254,7 +254,7 @@ run(const uint8_t *data, size_t bytes)
 	struct sgf_header h;
 
 	sgf_read_header(data, bytes, &h);
-	h.mode &= 127;                  /* a mode, not a mixture */
+	h.mode %= 3;                    /* plain, hardened, strict: all objects in spans */
 	h.geometry &= (uint8_t)~32;     /* enough mappings */
 	sg_heap_config(&h, &config);
 	config.options.scavenge = OPT_SCAVENGE_OFF;
