@@ -20,7 +20,7 @@
  *            the queue's bound in memory.
  * Way round: a jump over the redzone into another object; a write of the byte that
  *            was there; reads of small objects' redzones.
- * Test:      tests/test_debug.c, tests/debug.
+ * Test:      tests/debug.
  *
  * REDZONE-1  behind every live object, up to the end of its slot: REDZONE_BYTE
  * REDZONE-2  the last 16 bytes of the slot before a slot in use: REDZONE_BYTE

@@ -13,7 +13,7 @@
  * Cost:      32 bytes a slot, and the time of two stack traces an object.
  * Way round: objects that were allocated by a signal handler in the middle of
  *            malloc (boot.c) have none.
- * Test:      tests/test_sidetable.c, tests/debug.
+ * Test:      tests/debug.
  *
  *   never used (serial 0) --alloc--> LIVE --free: freed bit--> FREED --alloc--> LIVE
  *

@@ -144,6 +144,8 @@ mistake(const char *what, size_t n)
 		overflow(n, 15);
 	else if (strcmp(what, "overflow-exit") == 0)
 		touch(make_object(n), is_ok ? 0 : (long)n);
+	else if (strcmp(what, "underflow-exit") == 0)
+		touch(make_object(n), is_ok ? 0 : -1);
 	else if (strcmp(what, "underflow") == 0)
 		underflow(n, 1);
 	else if (strcmp(what, "underflow-16") == 0)

@@ -28,6 +28,7 @@ BOTH = {
     "overflow": (AT_FREE, RELEASE, MAKE, None),
     "overflow-16": (AT_FREE, RELEASE, MAKE, None),
     "overflow-exit": (r"heap-buffer-overflow detected at verify on address ", None, MAKE, None),
+    "underflow-exit": (r"heap-buffer-underflow (detected at verify )?on address ", None, MAKE, None),
     "underflow": (UNDER_AT_FREE, None, MAKE, None),
     "underflow-16": (UNDER_AT_FREE, None, MAKE, None),
     "after-free": (r"write-after-free detected at verify on address ", None, MAKE, RELEASE),
@@ -58,7 +59,7 @@ CLASSES = {"c": BOTH | C, "c++": BOTH | CXX}
 # what stops a large object's at the access instead: the guard page it lies against
 AT_ACCESS = {
     "overflow": "heap-buffer-overflow", "overflow-16": "heap-buffer-overflow", "overflow-exit": "heap-buffer-overflow",
-    "underflow": "heap-buffer-underflow", "underflow-16": "heap-buffer-underflow",
+    "underflow-exit": "heap-buffer-underflow", "underflow": "heap-buffer-underflow", "underflow-16": "heap-buffer-underflow",
     "after-free": "heap-use-after-free", "after-free-late": "heap-use-after-free",
 }
 
