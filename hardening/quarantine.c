@@ -9,6 +9,8 @@
 #include "../src/rand.h"
 #include "../src/sys.h"
 
+enum { POPULATE_MOST_BYTES = 32768 };
+
 static struct {
 	struct quarantine_config config;
 	struct rand_stream rng;
@@ -238,10 +240,16 @@ hook_span_reuse(struct mheap *h, size_t npages, unsigned guards, unsigned pool, 
 	mutex_lock(&h->lock);
 	struct mspan *s = take_waiting_locked(shape);
 	mutex_unlock(&h->lock);
-	if (s == NULL || likely(make_ready(s)))
-		return s;
-	hook_span_keep(h, s);
-	return NULL;
+	if (s == NULL)
+		return NULL;
+	if (unlikely(!make_ready(s))) {
+		hook_span_keep(h, s);
+		return NULL;
+	}
+	/* small slots soon touch all of it: one call instead of a fault a page */
+	if (!large && mspan_bytes(s) <= POPULATE_MOST_BYTES)
+		sys_populate((void *)s->base, mspan_bytes(s));
+	return s;
 }
 
 struct mspan *
