@@ -282,14 +282,25 @@ judge_groups(struct check *c)
 	}
 }
 
+/* The innermost frame that is not libc's (strdup, getline), nor ours; else the
+ * allocator's caller. */
+static uint32_t
+program_frame(const struct lost *l)
+{
+	for (uint32_t i = 1; i < l->frames; i++)
+		if (!facts_frame_is_libs(facts_frame(l->pcs[i])))
+			return i;
+	return l->frames > 1 ? 1 : 0;
+}
+
 /* What would silence the group: the innermost function with a name, of the module
- * that called the allocator; else that module. */
+ * that the memory is for; else that module. */
 static void
 put_suppression(struct print *p, const struct lost *l)
 {
 	char caller[PROCMAP_PATH_BYTES];
 	const char *function = NULL, *module;
-	uint32_t i = l->frames > 1 ? 1 : 0;
+	uint32_t i = program_frame(l);
 	if (!report_look_up(l->pcs[i], &function, &module))
 		return;
 	strncpy(caller, module, sizeof(caller) - 1);

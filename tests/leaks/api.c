@@ -18,10 +18,12 @@
 void lose_one(void);
 void lose_another(void);
 void lose_pair(void);
+void lose_string(void);
 
 /* Not static: suppressions name them. */
 APART void lose_one(void) { get(40); }
 APART void lose_another(void) { get(56); }
+APART void lose_string(void) { keep(strdup("lost")); }
 APART void lose_pair(void) { node(24, get(100)); }
 
 static void
@@ -187,6 +189,8 @@ many_places(void)
 	lose_pair();
 }
 
+static void by_strdup(void) { lose_string(); }
+
 static void
 forbid_tracing(void)
 {
@@ -212,7 +216,7 @@ main(int argc, char **argv)
 		MODE(demand), MODE(delta), MODE(ignore), MODE(ignored_and_freed), MODE(by_signal),
 		MODE(losing_child), MODE(with_deaf), MODE(by_mapping), MODE(hold), MODE(status_3),
 		MODE(status_0_by_exit), MODE(ends_by__exit), MODE(clean), MODE(in_atexit),
-		MODE(many_places),
+		MODE(many_places), MODE(by_strdup),
 	};
 	if (argc < 2)
 		return 2;

@@ -223,6 +223,12 @@ def test_suppression_that_the_report_proposes(run, api, debug, scratch):
     run([api, "many_places"], debug, options=f"leak_suppressions={scratch}/list").clean()
 
 
+def test_proposal_is_not_a_function_of_libc(run, api, debug):
+    """It would silence every string that is lost."""
+    done = run([api, "by_strdup"], debug)
+    assert re.findall(r"^    suppression: (.*)$", done.err, re.M) == ["leak:lose_string"], done
+
+
 def test_no_such_file(run, api, debug):
     done = run([api, "hold"], debug, options="leak_suppressions=/no/such/file")
     assert "spanguard: warning: cannot read the file of leak_suppressions: /no/such/file\n" in done.err, done
