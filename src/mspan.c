@@ -134,14 +134,20 @@ take_bits(uint64_t bits, size_t word, uint16_t *order, uint32_t *n, uint32_t roo
 	return bits;
 }
 
-static void
-reverse(uint16_t *order, uint32_t n)
+/* The lowest available slots, the lowest of them last: it is handed out first. */
+static uint32_t
+take_in_order(struct mspan *s, uint16_t *order)
 {
-	for (uint32_t i = 0; i < n / 2; i++) {
-		uint16_t t = order[i];
-		order[i] = order[n - 1 - i];
-		order[n - 1 - i] = t;
+	uint32_t n = s->avail_n < s->window ? s->avail_n : s->window, left = n;
+	for (size_t w = 0; w < s->nwords && left > 0; w++) {
+		uint64_t bits = s->avail[w];
+		for (; bits != 0 && left > 0; bits &= bits - 1)
+			order[--left] = (uint16_t)(w * 64 + ctz64(bits));
+		s->avail[w] = bits;
 	}
+	if (unlikely(left != 0))
+		die_corruption("MSPAN-4", s);
+	return n;
 }
 
 /* Up to `room` slots out of avail, from word w on. */
@@ -185,8 +191,7 @@ mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
 	if (rng != NULL) {
 		n = draw_window(s, order, rng);
 	} else {
-		n = take_slots(s, 0, order, s->window);
-		reverse(order, n);
+		n = take_in_order(s, order);
 	}
 	s->avail_n -= n;
 	return n;
