@@ -91,6 +91,7 @@ static struct {
 	struct thread_tls saved[SCHED_THREADS];
 	jmp_buf *guard;
 	unsigned relaxed;            /* outside, in succession */
+	uint64_t outside;            /* points since sched_guard */
 	const struct held_locks *held;
 } run;
 
@@ -477,6 +478,8 @@ sched_point(const volatile void *at, enum sched_kind kind)
 	struct fiber *f = run.current;
 	struct location *l;
 
+	if (f == NULL && run.guard != NULL && ++run.outside > 100 * (uint64_t)SCHED_STEP_LIMIT)
+		sched_fail("livelock when the threads are done");
 	if (f == NULL || run.alone)
 		return;
 	count_point(f);
@@ -690,6 +693,7 @@ sched_guard(void (*fn)(void *), void *arg)
 	jmp_buf here;
 
 	run.relaxed = 0;
+	run.outside = 0;
 	run.guard = &here;
 	run.end = SCHED_DONE;
 	if (_setjmp(here) == 0)
