@@ -34,7 +34,7 @@ hooks_tail_bytes(void)
 {
 	if (valgrind_is_on())
 		return VALGRIND_TAIL_BYTES;
-	return options.redzone ? REDZONE_BYTES : options.canary ? CANARY_BYTES : 0;
+	return options.records && options.redzone ? REDZONE_BYTES : options.canary ? CANARY_BYTES : 0;
 }
 
 static void
