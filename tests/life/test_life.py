@@ -149,7 +149,7 @@ def test_opened_late(build, run, library):
 @pytest.mark.parametrize("how", ["fork", "vfork", "spawn", "clone"])
 def test_fork_while_threads_allocate(build, run, alloc, how):
     main = build(HERE / "fork_threads.c", "-O1", THREAD)
-    rounds = 8 if alloc.name == "debug" else 25 
+    rounds = 8 if alloc.name == "debug" else 25
     assert run([main, how, rounds, 8], alloc).clean() == "forked\n"
 
 
