@@ -423,14 +423,16 @@ alloc_armed(struct mcache *c, size_t bytes, unsigned spc, enum malloc_api api)
 	spc = size_class_tailed(bytes, mheap_.config.tail_bytes) + (noscan ? SPAN_NOSCAN : 0);
 	if (c->alloc[spc].n == 0)
 		return NULL;
+	const void *outer = enter_call(c, callstack_frame());
 	void *p = hook_outside_alloc(bytes, MALLOC_ALIGN, noscan, false, api);
-	if (unlikely(p != NULL))
-		return p;
-	p = mcache_next_slot(c, spc, &fresh);
-	if (unlikely(p == NULL))
-		return NULL;
-	cache_done(c);
-	hook_slot_alloc(span_of((uintptr_t)p), p, bytes, MALLOC_ALIGN, api, fresh);
+	if (likely(p == NULL)) {
+		p = mcache_next_slot(c, spc, &fresh);
+		if (likely(p != NULL)) {
+			cache_done(c);
+			hook_slot_alloc(span_of((uintptr_t)p), p, bytes, MALLOC_ALIGN, api, fresh);
+		}
+	}
+	leave_call(c, outer);
 	return p;
 }
 
