@@ -296,11 +296,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(test_no_guards),   /* first: no guard is there to adjoin */
 		TEST(test_small),
 		TEST(test_chunk_guards),
 		TEST(test_own_region),
 		TEST(test_limit),
-		TEST(test_no_guards),
 		TEST(test_refused),
 		TEST(test_threads),
 	};
