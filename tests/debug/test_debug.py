@@ -32,7 +32,7 @@ BOTH = {
     "underflow": (UNDER_AT_FREE, None, MAKE, None),
     "underflow-16": (UNDER_AT_FREE, None, MAKE, None),
     "after-free": (r"write-after-free detected at verify on address ", None, MAKE, RELEASE),
-    "after-free-late": (r"write-after-free detected (on reuse|at retirement) on address ", None, MAKE, RELEASE),
+    "after-free-late": (r"write-after-free detected (on reuse|at retirement|at patrol) on address ", None, MAKE, RELEASE),
     "free-stack": (NOT_OURS, ("free_wrong", "WRONG"), None, None),
     "free-global": (NOT_OURS, ("free_wrong", "WRONG"), None, None),
     "free-mmap": (NOT_OURS, ("free_wrong", "WRONG"), None, None),

@@ -15,8 +15,9 @@ def test_demo(run, library):
     if (ROOT / "build" / "spanguard").exists():
         for function in ("message_free", "list_free", "session_open", "image_sum", "text_new"):
             assert f" in {function} " in out, out
-        for place in ("heap-buffer-overflow on address", "heap-use-after-free on address", "detected memory leaks"):
-            assert out.count(place) == 1, out
+        for place, times in (("heap-buffer-overflow on address", 2), ("heap-use-after-free on address", 2),
+                             ("detected memory leaks", 1)):
+            assert out.count(place) == times, out
         assert out.count("nothing to report") == 2, out
 
 

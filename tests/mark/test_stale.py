@@ -66,8 +66,12 @@ def test_bounded_quarantine_reuses(stale, run, guarded):
 
 @pytest.mark.parametrize("how", [["threads"], ["fork"], ["threads", "fork"], ["threads", "seccomp"]])
 def test_lives(stale, run, guarded, how):
-    done = run([stale, "bss", *how], guarded, options=OPTIONS)
-    assert (done.status, done.out) == (0, "kept\n"), done
+    # a pass is only tried: where other threads keep the locks busy to the end, nothing is told
+    for _ in range(3):
+        done = run([stale, "bss", *how], guarded, options=OPTIONS)
+        assert (done.status, done.out) == (0, "kept\n"), done
+        if done.err:
+            break
     check_report(done.err, "bss")
     done = run([stale, "none", *how], guarded, options=OPTIONS)
     assert (done.status, done.out) == (0, "reused\n"), done
