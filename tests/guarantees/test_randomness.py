@@ -210,9 +210,11 @@ def documented(elem):
 
 @pytest.mark.parametrize("elem", [16, 64, 144, 256, 1024, 4096])
 def test_late_double_free_as_documented(facts, classes, mode, elem):
-    """The chance that doc/security.md states for a late double free is the one there is."""
+    """The chance that doc/security.md states for a late double free is the one there is. One seed: the times a slot
+    is seen again depend on each other, so that the bound below is no bound of what other seeds give."""
     slots = slots_of(classes, elem)
-    rows = {pairs["pattern"]: pairs for _, pairs, _ in facts("reuse", request_of(elem, mode.name), slots)}
+    rows = {pairs["pattern"]: pairs
+            for _, pairs, _ in facts("reuse", request_of(elem, mode.name), slots, options="seed=1")}
     for how, share in zip(("pair", "churn"), documented(elem)):
         found = int(rows[how]["within256"]) / int(rows[how]["seen"])
         assert abs(found - share) < 0.02 + 5 * math.sqrt(share * (1 - share) / 500), f"{how}: {found:.1%}, documented {share:.0%}"
