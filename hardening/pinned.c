@@ -135,6 +135,12 @@ pass_bytes_locked(const struct mheap *h)
 	return want < pin.config.most_bytes / 2 ? want : pin.config.most_bytes / 2;
 }
 
+static bool
+is_due_locked(const struct mheap *h)
+{
+	return pin.since_bytes >= pass_bytes_locked(h) || pin.since_spans >= pin.config.pass_spans;
+}
+
 static struct mspan *
 take_oldest_locked(void)
 {
@@ -172,7 +178,7 @@ pinned_park(struct mheap *h, struct mspan *s)
 	pinned_keep_locked(s);
 	pin.since_bytes += mspan_bytes(s);
 	pin.since_spans++;
-	if (pin.since_bytes >= pass_bytes_locked(h) || pin.since_spans >= pin.config.pass_spans)
+	if (is_due_locked(h))
 		a32_store_relaxed(&pin.due, 1);
 	struct mspan *out = take_oldest_locked();
 	bool warn = out != NULL && !pin.warned;
@@ -219,13 +225,17 @@ take_watched(struct pass *p)
 {
 	size_t n = 0;
 	mutex_lock(&p->heap->lock);
+	size_t left = pin.bytes;
 	for (struct mspan *s; n < p->cap && (s = fifo_pop(&pin.waiting)) != NULL; n++) {
 		fifo_push(&pin.watched, s);
 		p->watch[n] = (struct mark_watch){ .base = s->base,
 			.end = s->base + mspan_bytes(s) };
+		left -= mspan_bytes(s);
 	}
-	pin.since_bytes = pin.since_spans = 0;
-	a32_store_relaxed(&pin.due, 0);
+	/* what was parked after the room for the watches was made waits for the next pass */
+	pin.since_bytes = left;
+	pin.since_spans = pin.waiting.n;
+	a32_store_relaxed(&pin.due, is_due_locked(p->heap));
 	mutex_unlock(&p->heap->lock);
 	return n;
 }

@@ -211,6 +211,9 @@ main(int argc, char **argv)
 	stop = 1;
 	for (int i = 0; i < threads; i++)
 		pthread_join(t[i], NULL);
+	/* another thread may have been in the middle of a pass all the while */
+	if (threads != 0 && !has(argv, "fork") && !has(argv, "deaf"))
+		again |= churn(until_reused);
 	puts(again || reused ? "reused" : "kept");
 	return on_stack != NULL && on_stack != reveal();
 }
