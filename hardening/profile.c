@@ -56,25 +56,27 @@ profile_is_on(void)
 
 /* ---- sampling ----------------------------------------------------------- */
 
-/* log2 of q >= 1: the exponent, and a polynomial for the rest (error below 2e-4). */
+static const double ln2 = 0.6931471805599453;
+
+/* The natural logarithm of q >= 1: by the exponent, and a polynomial for the mantissa
+ * (error below 2e-4). */
 static double
-log2_of(uint64_t q)
+ln_of(uint64_t q)
 {
 	unsigned e = 63 - (unsigned)__builtin_clzll(q);
 	double m = (double)q / (double)((uint64_t)1 << e);
 	double p = ((-0.056570851 * m + 0.44717955) * m - 1.4699568) * m + 2.8212026;
-	return (double)e + p * m - 1.7417939;
+	return (double)e * ln2 + p * m - 1.7417939;
 }
 
 /* Exponentially distributed, mean every_bytes: the gaps of a Poisson process. */
 static int64_t
 draw_gap(void)
 {
-	static const double ln2 = 0.6931471805599453;
 	if (thread.random == 0)
 		sys_random(&thread.random, sizeof(thread.random));
 	thread.random = thread.random * 6364136223846793005u + 1442695040888963407u;
-	double gap = (26 - log2_of((thread.random >> 38) + 1)) * ln2 *
+	double gap = (26 * ln2 - ln_of((thread.random >> 38) + 1)) *
 	    (double)profile.config.every_bytes;
 	return gap < 1 ? 1 : (int64_t)gap;
 }

@@ -75,6 +75,16 @@ def test_sampled(tool, sites, scratch):
     assert abs(of_function(rows, "take_300") - flat["take_300"]) < 20000, rows
 
 
+def test_samples_are_fair(tool, sites, scratch):
+    """take_300 is sampled some 279 times a run, so that the mean of 16 runs is off by more than a tenth once in 10^12."""
+    file = scratch / "heap"
+    sums = []
+    for _ in range(16):
+        tool("profile", "--profile=2000", f"--profile_file={file}", "--", sites)
+        sums.append(of_function(folded(tool("profile", "--folded", file).stdout), "take_300"))
+    assert abs(sum(sums) / len(sums) - 600000) < 60000, sums
+
+
 def test_signal(library, sites, scratch):
     """What is in use when the signal comes; nothing is written at this program's end."""
     file = scratch / "heap"
