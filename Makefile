@@ -59,7 +59,7 @@ $(BUILD)/libspanguard.so: $(LIB_OBJ) src/libspanguard.map
 
 # one object whose hidden names are local, so that a program may have a die()
 $(BUILD)/libspanguard.a: $(LIB_OBJ)
-	$(CC) -r -nostdlib -o $(BUILD)/lib/spanguard.o $(LIB_OBJ)
+	$(CC) -r -nostdlib -o $(BUILD)/lib/spanguard.o $(filter-out %/export_fork.o,$(LIB_OBJ))
 	objcopy --localize-hidden $(BUILD)/lib/spanguard.o
 	rm -f $@
 	ar rcs $@ $(BUILD)/lib/spanguard.o

@@ -18,7 +18,9 @@
  * order; every other lock of ours is only ever taken under one of these. */
 #include "proc.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
@@ -47,6 +49,7 @@ enum {
 	EXIT_ROUNDS = SPANGUARD_EXIT_ROUNDS,
 	SCAVENGER_STACK_BYTES = 64 * 1024,
 	SCAVENGER_NAP_NS = 2000000,     /* least time between two passes */
+	FORK_WAIT_NS = 1000000000,      /* of _Fork, for the locks of a whole heap */
 	LEAK_DELTA = 1 << 30,           /* in the value of a signal that asks for a leak check */
 };
 
@@ -249,15 +252,33 @@ proc_reset(void)
 
 /* ---- fork ---- */
 
-static void
-fork_prepare(void)
+/* The locks without a cache that says whether this thread holds them. */
+static bool
+fork_try_begin(void)
 {
-	proc_world_lock();
-	mutex_lock(&shared_lock);
+	if (!mutex_trylock(&world))
+		return false;
+	if (mutex_trylock(&shared_lock))
+		return true;
+	mutex_unlock(&world);
+	return false;
+}
+
+static void
+fork_lock_rest(void)
+{
 	mcache_lock_all();
 	mutex_lock(&mheap_.lock);
 	mutex_lock(&mheap_.meta.lock);
 	hook_outside_fork_prepare();
+}
+
+static void
+fork_prepare(void)
+{
+	mutex_lock(&world);
+	mutex_lock(&shared_lock);
+	fork_lock_rest();
 }
 
 static void
@@ -290,7 +311,38 @@ fork_child(void)
 		mheap_.config.scavenge_on_slow_path = true;
 }
 
-/* _Fork and clone run no handlers. A word that the kernel clears in any child
+static bool
+fork_begin_soon(void)
+{
+	struct mcache *c = mcache_self();
+	if (c == NULL || c->busy != CACHE_IDLE)
+		return false;
+	uint64_t until_ns = sys_now_ns() + FORK_WAIT_NS;
+	while (!fork_try_begin()) {
+		if (sys_now_ns() > until_ns)
+			return false;
+		sched_yield();
+	}
+	fork_lock_rest();
+	return true;
+}
+
+int
+proc_fork(int (*bare)(void))
+{
+	if (!fork_begin_soon())
+		return bare();
+	int pid = bare();
+	int saved_errno = errno;
+	if (pid == 0)
+		fork_child();
+	else
+		fork_parent();
+	errno = saved_errno;
+	return pid;
+}
+
+/* A plain clone, and whatever proc_fork lets pass, run no handlers. A word that the kernel clears in any child
  * tells; it is looked at only by a thread that would otherwise wait for a lock,
  * perhaps for a holder that was left behind in the parent. */
 static bool

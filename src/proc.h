@@ -24,6 +24,12 @@ void proc_world_unlock(void);
 struct mheap_config;
 void proc_heap_config(struct mheap_config *out);
 
+/* Calls `bare`, a fork that runs no handlers, between the handlers of ours, so that
+ * the child's heap is whole; returns what it returned, with its errno. Plainly
+ * `bare` where this thread is inside of malloc, in a handler for a signal, or where
+ * the heap stays locked for FORK_WAIT_NS: then child_without_handlers is all there is. */
+int proc_fork(int (*bare)(void));
+
 /* Test builds: no thread has a cache any more, with mheap_reset and mcache_reset.
  * One thread runs. */
 void proc_reset(void);

@@ -1,6 +1,7 @@
 /* fork_threads.c - fork while eight threads allocate.
  *
- * argv[1]: how: fork, _Fork, vfork, spawn, clone. argv[2]: number of children.
+ * argv[1]: how: fork, _Fork, syscall (of the kernel itself), vfork, spawn,
+ * clone. argv[2]: number of children.
  * argv[3]: number of threads that allocate meanwhile.
  * A forked child allocates, checks and frees what the parent's threads own,
  * starts a thread, forks again, and leaves by exit. An alarm bounds each child:
@@ -10,6 +11,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 enum { THREADS_MAX = 8, OBJECTS = 400, CHILD_SECONDS = 30, STACK_BYTES = 256 << 10 };
@@ -154,8 +156,9 @@ run_clone(unsigned seed)
 static void
 run_fork(const char *how, unsigned seed)
 {
-	bool bare = strcmp(how, "_Fork") == 0;
-	pid_t child = bare ? fork_without_handlers() : fork();
+	bool raw = strcmp(how, "syscall") == 0, bare = raw || strcmp(how, "_Fork") == 0;
+	pid_t child = raw ? (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) :
+	    bare ? fork_without_handlers() : fork();
 	if (child == 0 && bare)
 		bare_child_main(seed);
 	if (child == 0)

@@ -153,10 +153,17 @@ def test_fork_while_threads_allocate(build, run, alloc, how):
     assert run([main, how, rounds, 8], alloc).clean() == "forked\n"
 
 
-def test_bare_fork(build, run, alloc):
-    """_Fork runs no handlers; with one thread the child is as good as its parent."""
+@pytest.mark.parametrize("how", ["_Fork", "syscall"])
+def test_bare_fork(build, run, alloc, how):
+    """No handlers run; with one thread the child is as good as its parent."""
     main = build(HERE / "fork_threads.c", "-O1", THREAD)
-    assert run([main, "_Fork", 25, 0], alloc).clean() == "forked\n"
+    assert run([main, how, 25, 0], alloc).clean() == "forked\n"
+
+
+def test_bare_fork_in_handler(build, run, guarded):
+    """It is async-signal-safe, in the middle of malloc too."""
+    main = build(HERE / "fork_in_handler.c", "-O1", THREAD)
+    assert run([main, 200], guarded).clean() == "forked\n"
 
 
 def test_bare_fork_while_threads_allocate(build, run, guarded):
