@@ -2,12 +2,11 @@
  *
  * fork(3) is not here: libc calls its own _Fork from there, between the handlers
  * that proc.c registers. Only in the shared library: a static libc has one _Fork. */
-#define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <unistd.h>
 
 #include "atomic.h"
+#include "dynsym.h"
 #include "proc.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -22,7 +21,7 @@ static atomic_ptr libc_fork;
 __attribute__((constructor)) static void
 find_libc_fork(void)
 {
-	aptr_store_release(&libc_fork, dlsym(RTLD_NEXT, "_Fork"));
+	aptr_store_release(&libc_fork, dynsym_function("_Fork", "__libc_start_main", NULL));
 }
 
 /* Ownership of the heap's locks at the call is as with fork, see proc_fork.
