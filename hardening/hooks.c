@@ -29,6 +29,10 @@
 #include "zero.h"
 #include "zerosize.h"
 
+/* No room wants more of a call than strict's: no records, no ring, no object that
+ * has its own place, no Valgrind. */
+static bool only_strict;
+
 uint32_t
 hooks_tail_bytes(void)
 {
@@ -125,11 +129,14 @@ hooks_init(struct mheap *h)
 	if (options.sample != 0)
 		fault_add_room(&sample_room);
 	root_publish(options.guard_objects);
+	only_strict = !options.records && !options.guard_objects && options.ring == 0 &&
+	    !valgrind_is_on();
 }
 
 void
 hooks_reset(void)
 {
+	only_strict = false;
 	const struct quarantine_config none = { .seed = 1 };
 	quarantine_init(&none);
 	pinned_init(&(struct pinned_config){ .on = false });
@@ -221,15 +228,9 @@ hook_span_release(struct mspan *s)
 	sidetable_span_release(s);
 }
 
-bool
-hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum malloc_api api,
-    bool fresh)
+INLINE bool
+strict_alloc(const struct mspan *s, void *p, bool fresh)
 {
-	if (unlikely(valgrind_is_on()))
-		valgrind_alloc(p, bytes, api);
-	ring_note(p, bytes, api);
-	if (sidetable_is_on())
-		return debug_alloc(s, p, bytes, align, api, fresh);
 	if (fresh)
 		zero_bring_in(s, p);
 	if (mspan_is_large(s))
@@ -240,23 +241,53 @@ hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum
 	return fresh || zero_is_on();
 }
 
-enum free_verdict
-hook_slot_free(struct mspan *s, size_t idx, enum malloc_api api)
+INLINE enum free_verdict
+strict_free(struct mspan *s, void *p, enum malloc_api api)
 {
-	void *p = (void *)(s->base + idx * s->elem_bytes);
-	ring_note(p, 0, api);
-	if (sidetable_is_on()) {
-		enum free_verdict v = debug_free(s, idx, api);
-		if (unlikely(valgrind_is_on()) && v == FREE_NOW)
-			valgrind_free(p);
-		return v;
-	}
 	if (mspan_is_large(s))
 		return FREE_NOW;
 	if (unlikely(!canary_intact(s, p)))
 		canary_report(s, p, malloc_api_name(api));
 	zero_slot(s, p);
 	return FREE_NOW;
+}
+
+static NOINLINE bool
+noted_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum malloc_api api,
+    bool fresh)
+{
+	if (valgrind_is_on())
+		valgrind_alloc(p, bytes, api);
+	ring_note(p, bytes, api);
+	if (sidetable_is_on())
+		return debug_alloc(s, p, bytes, align, api, fresh);
+	return strict_alloc(s, p, fresh);
+}
+
+bool
+hook_slot_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum malloc_api api,
+    bool fresh)
+{
+	return only_strict ? strict_alloc(s, p, fresh) : noted_alloc(s, p, bytes, align, api, fresh);
+}
+
+static NOINLINE enum free_verdict
+noted_free(struct mspan *s, size_t idx, void *p, enum malloc_api api)
+{
+	ring_note(p, 0, api);
+	if (!sidetable_is_on())
+		return strict_free(s, p, api);
+	enum free_verdict v = debug_free(s, idx, api);
+	if (unlikely(valgrind_is_on()) && v == FREE_NOW)
+		valgrind_free(p);
+	return v;
+}
+
+enum free_verdict
+hook_slot_free(struct mspan *s, size_t idx, enum malloc_api api)
+{
+	void *p = (void *)(s->base + idx * s->elem_bytes);
+	return only_strict ? strict_free(s, p, api) : noted_free(s, idx, p, api);
 }
 
 bool
@@ -343,6 +374,8 @@ hook_slot_explain(uintptr_t where, const char *api)
 void *
 hook_outside_alloc(size_t bytes, size_t align, bool noscan, bool refill, enum malloc_api api)
 {
+	if (only_strict && bytes != 0)
+		return sample_maybe_alloc(bytes, align, noscan, refill);
 	void *p = guardmode_alloc(bytes, align, noscan, api);
 	if (p == NULL && unlikely(bytes == 0))
 		p = zerosize_alloc(align);

@@ -72,11 +72,7 @@ static struct {
 	struct sample_slot slots[SAMPLE_SLOTS];
 } pool;
 
-/* Allocations of this thread until the next one is sampled. */
-static _Thread_local struct {
-	int32_t left;
-	bool drawn;
-} countdown __attribute__((tls_model("initial-exec")));
+_Thread_local struct sample_countdown sample_countdown_ TLS_MODEL;
 
 static uintptr_t
 slot_data(const struct sample_slot *s)
@@ -194,8 +190,8 @@ sample_start(const struct sample_config *config)
 		rand_seed_fixed(&pool.rng, config->seed, 2);
 	else
 		rand_seed_os(&pool.rng);
-	countdown.left = 0;
-	countdown.drawn = false;
+	sample_countdown_.left = 0;
+	sample_countdown_.drawn = false;
 	find_own_code();
 	pool.on = make_pool();
 	roots_exclude(&pool, sizeof(pool));     /* where an object is keeps it not alive */
@@ -204,8 +200,8 @@ sample_start(const struct sample_config *config)
 /* ---- which -------------------------------------------------------------- */
 
 /* How many allocations a refill for this size stands for. */
-static int32_t
-window_of(size_t bytes)
+int32_t
+sample_window_of(size_t bytes)
 {
 	size_t n = pool.config.window_bytes / (bytes != 0 ? bytes : 1);
 	if (bytes > SMALL_MAX_BYTES)
@@ -323,23 +319,23 @@ alloc_locked(size_t bytes, size_t align, bool noscan)
 }
 
 /* Kept out of the one branch that nearly every refill takes. */
-static NOINLINE void *
+NOINLINE void *
 sample_due(size_t bytes, size_t align, bool noscan, int32_t weight)
 {
 	int saved = errno;
 	void *p = NULL;
-	bool first = !countdown.drawn;
-	countdown.left = RETRY_AFTER;
+	bool first = !sample_countdown_.drawn;
+	sample_countdown_.left = RETRY_AFTER;
 	if (!pool.on || !mutex_trylock(&pool.lock))
 		return NULL;
-	countdown.left = draw_countdown_locked();
-	countdown.drawn = true;
-	if (first && (countdown.left -= weight) > 0) {    /* the thread's first call */
+	sample_countdown_.left = draw_countdown_locked();
+	sample_countdown_.drawn = true;
+	if (first && (sample_countdown_.left -= weight) > 0) {    /* the thread's first call */
 		mutex_unlock(&pool.lock);
 		return NULL;
 	}
-	if (countdown.left <= 0)
-		countdown.left = 1;
+	if (sample_countdown_.left <= 0)
+		sample_countdown_.left = 1;
 	bool fits = bytes != 0 && bytes <= SAMPLE_DATA_BYTES && align <= sys_page_bytes();
 	if (fits && !pausing()) {
 		uint64_t begin = now_ns();
@@ -351,16 +347,6 @@ sample_due(size_t bytes, size_t align, bool noscan, int32_t weight)
 	mutex_unlock(&pool.lock);
 	errno = saved;
 	return p;
-}
-
-void *
-sample_maybe_alloc(size_t bytes, size_t align, bool noscan, bool refill)
-{
-	int32_t weight = refill ? window_of(bytes) : 1;
-	countdown.left -= weight;
-	if (likely(countdown.left > 0))
-		return NULL;
-	return sample_due(bytes, align, noscan, weight);
 }
 
 /* ---- whose -------------------------------------------------------------- */

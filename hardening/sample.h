@@ -34,6 +34,7 @@
 #define SPANGUARD_SAMPLE_H
 
 #include "fault.h"
+#include "../src/tls.h"
 
 enum {
 	SAMPLE_SLOTS = 64,
@@ -56,9 +57,27 @@ extern const struct fault_room sample_room;
 /* Makes the pool, with one thread running. Without memory nothing is sampled. */
 void sample_start(const struct sample_config *config);
 
+/* Allocations of this thread until the next one is sampled. */
+struct sample_countdown {
+	int32_t left;
+	bool drawn;
+};
+extern _Thread_local struct sample_countdown sample_countdown_ TLS_MODEL;
+
+void *sample_due(size_t bytes, size_t align, bool noscan, int32_t weight);
+int32_t sample_window_of(size_t bytes);
+
 /* An object, zeroed, or NULL: mostly NULL. refill: the call stands for a whole
  * window of its size class. */
-void *sample_maybe_alloc(size_t bytes, size_t align, bool noscan, bool refill);
+INLINE void *
+sample_maybe_alloc(size_t bytes, size_t align, bool noscan, bool refill)
+{
+	int32_t weight = refill ? sample_window_of(bytes) : 1;
+	sample_countdown_.left -= weight;
+	if (likely(sample_countdown_.left > 0))
+		return NULL;
+	return sample_due(bytes, align, noscan, weight);
+}
 
 /* What p is; *bytes and *noscan of OUTSIDE_OK. api names the call in a report
  * that is written here: of a program that goes on. */

@@ -10,29 +10,15 @@
 #include "../src/mspan.h"
 #include "../src/sys.h"
 
-static bool on;
-static bool wide;        /* the processor has AVX2 */
+struct zero_state zero_state_;
 
 static bool wide_vectors(void);
 
 void
 zero_init(bool enabled)
 {
-	on = enabled;
-	wide = wide_vectors();
-}
-
-bool
-zero_is_on(void)
-{
-	return on;
-}
-
-void
-zero_slot(const struct mspan *s, void *p)
-{
-	if (on)
-		memset(p, 0, s->elem_bytes);
+	zero_state_.on = enabled;
+	zero_state_.wide = wide_vectors();
 }
 
 /* One system call for these is cheaper than the page faults; of larger objects a
@@ -44,7 +30,7 @@ zero_bring_in(const struct mspan *s, void *p)
 {
 	size_t page = sys_page_bytes();
 	uintptr_t at = (uintptr_t)p, end = at + s->elem_bytes;
-	if (!on || s->elem_bytes > POPULATE_MAX_BYTES)
+	if (!zero_state_.on || s->elem_bytes > POPULATE_MAX_BYTES)
 		return;
 	if (s->elem_bytes >= POPULATE_MIN_BYTES) {
 		at = align_down(at, page);
@@ -122,32 +108,23 @@ wide_vectors(void)
 
 #endif
 
-/* Below this, starting the wide loop costs more than it saves. */
-enum { WIDE_MIN_BYTES = 256 };
-
-static bool
-all_zero(uintptr_t from, size_t bytes)
-{
-	return wide && bytes >= WIDE_MIN_BYTES ? scan_wide((const void *)from, bytes) :
-	    scan_baseline((const void *)from, bytes);
-}
-
 bool
-zero_holds(const struct mspan *s, const void *p)
+zero_all(const void *p, size_t bytes)
 {
-	return !on || all_zero((uintptr_t)p, s->elem_bytes);
+	return zero_state_.wide && bytes > ZERO_SMALL_BYTES ? scan_wide(p, bytes) :
+	    scan_baseline(p, bytes);
 }
 
 bool
 zero_span_holds(const struct mspan *s)
 {
-	return on && all_zero(s->base, mspan_bytes(s));
+	return zero_state_.on && zero_all((const void *)s->base, mspan_bytes(s));
 }
 
 static bool
 holds(uintptr_t from, uintptr_t end)
 {
-	return all_zero(from, end - from);
+	return zero_all((const void *)from, end - from);
 }
 
 /* [from, end) is not zero. addr: the slot, or 0 for the first changed byte. Where
@@ -191,7 +168,7 @@ uintptr_t
 zero_tail_changed(const struct mspan *s)
 {
 	uintptr_t at = tail_of(s), end = s->base + mspan_bytes(s);
-	if (!on || holds(at, end))
+	if (!zero_state_.on || holds(at, end))
 		return 0;
 	while (*(const unsigned char *)at == 0)
 		at++;

@@ -17,17 +17,65 @@
 #ifndef SPANGUARD_ZERO_H
 #define SPANGUARD_ZERO_H
 
+#include <string.h>
+
 #include "hooks.h"
+#include "../src/mspan.h"
+
+struct zero_state {
+	bool on;
+	bool wide;        /* the processor has AVX2 */
+};
+extern struct zero_state zero_state_;
 
 void zero_init(bool on);
-bool zero_is_on(void);
 
-void zero_slot(const struct mspan *s, void *p);
+static inline bool
+zero_is_on(void)
+{
+	return zero_state_.on;
+}
+
+INLINE void
+zero_slot(const struct mspan *s, void *p)
+{
+	if (zero_state_.on)
+		memset(p, 0, s->elem_bytes);
+}
+
 /* Before the first look at a slot whose pages were perhaps never touched: makes
  * them present for writing. A read would bring in the system's page of zeroes,
  * and the program's first write fault again. */
 void zero_bring_in(const struct mspan *s, void *p);
-bool zero_holds(const struct mspan *s, const void *p);
+
+/* Whether [p, p + bytes), aligned to 8, is zero. */
+bool zero_all(const void *p, size_t bytes);
+
+/* Up to this, starting the loops of zero_all costs more than they save. */
+enum { ZERO_SMALL_BYTES = 256 };
+
+typedef uint64_t zero_pair __attribute__((vector_size(16), aligned(8), may_alias));
+
+INLINE bool
+zero_small(const void *p, size_t bytes)
+{
+	const zero_pair *v = p, *end = v + bytes / sizeof(*v);
+	zero_pair sum = { 0 };
+	while (v < end)
+		sum |= *v++;
+	uint64_t rest = (bytes & 8) != 0 ? *(const uint64_t *)v : 0;
+	return (sum[0] | sum[1] | rest) == 0;
+}
+
+INLINE bool
+zero_holds(const struct mspan *s, const void *p)
+{
+	if (!zero_state_.on)
+		return true;
+	return s->elem_bytes <= ZERO_SMALL_BYTES ? zero_small(p, s->elem_bytes) :
+	    zero_all(p, s->elem_bytes);
+}
+
 /* Reports the changed bytes if the free slot at p is not zero; true: and the
  * program goes on, and it is zero now. */
 bool zero_check(const struct mspan *s, const void *p, const char *api);

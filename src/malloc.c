@@ -226,14 +226,21 @@ at_safe_point(void)
 	hook_leak_if_wanted();
 }
 
-static void
-cache_done(struct mcache *c)
+static NOINLINE void
+tend(void)
 {
-	proc_shared_unlock(c);
 	if (unlikely(options.quarantine == OPT_QUARANTINE_MARK || options.leak_signal != 0))
 		at_safe_point();
 	if (unlikely(options.verify_every != 0 || options.verify_signal != 0))
 		verify_now_and_then();
+}
+
+static void
+cache_done(struct mcache *c)
+{
+	proc_shared_unlock(c);
+	if (unlikely(mheap_.config.tended))
+		tend();
 }
 
 static struct mspan *
@@ -423,16 +430,19 @@ alloc_armed(struct mcache *c, size_t bytes, unsigned spc, enum malloc_api api)
 	spc = size_class_tailed(bytes, mheap_.config.tail_bytes) + (noscan ? SPAN_NOSCAN : 0);
 	if (c->alloc[spc].n == 0)
 		return NULL;
-	const void *outer = enter_call(c, callstack_frame());
+	const void *outer = c->call_frame;
+	c->call_frame = callstack_frame();
+	compiler_fence();
 	void *p = hook_outside_alloc(bytes, MALLOC_ALIGN, noscan, false, api);
 	if (likely(p == NULL)) {
 		p = mcache_next_slot(c, spc, &fresh);
-		if (likely(p != NULL)) {
-			cache_done(c);
+		if (unlikely(mheap_.config.tended) && p != NULL)
+			tend();
+		if (likely(p != NULL))
 			hook_slot_alloc(span_of((uintptr_t)p), p, bytes, MALLOC_ALIGN, api, fresh);
-		}
 	}
-	leave_call(c, outer);
+	compiler_fence();
+	c->call_frame = outer;
 	return p;
 }
 
@@ -571,7 +581,7 @@ free_large(struct mspan *s, void *p, enum malloc_api api)
 		c->busy = CACHE_FAST;
 }
 
-static void
+INLINE void
 free_small(struct mspan *s, size_t idx, void *p, enum malloc_api api)
 {
 	struct mcache *c = mcache_self();
@@ -628,9 +638,10 @@ free_slow(void *p, enum malloc_api api)
 	struct mcache *c = mcache_self();
 	if (unlikely(c == NULL) && mheap_.config.exact && p != NULL)
 		c = mcache_attach();    /* stacks are walked by what is known of the thread */
+	if (p == NULL)
+		return;
 	const void *outer = enter_call(c, callstack_frame());
-	if (p != NULL)
-		free_any(p, api);
+	free_any(p, api);
 	leave_call(c, outer);
 }
 

@@ -431,7 +431,7 @@ review(struct mcache *c)
 	shed_idle(c);
 }
 
-static bool
+static NOINLINE bool
 refill(struct mcache *c, unsigned spc)
 {
 	bool ok;

@@ -29,6 +29,7 @@ struct mheap_config {
 	bool armed;                 /* every malloc and free is to be seen */
 	bool whole;                 /* spans are freed whole: no tail is cut off */
 	bool zeroed;                /* all free memory of the heap is zero */
+	bool tended;                /* something may be due after a slow call: malloc.c */
 	bool exact;                 /* a room knows what was asked for; realloc moves */
 	uint32_t tail_bytes;        /* of each small slot, not the program's */
 	unsigned idle_share_percent;   /* of a cache's pages that may be in idle spans */

@@ -91,6 +91,8 @@ proc_heap_config(struct mheap_config *out)
 		.armed = options.canary || options.zero_on_free || options.records ||
 		    options.guard_objects || options.ring != 0,
 		.exact = options.records,
+		.tended = options.quarantine == OPT_QUARANTINE_MARK || options.leak_signal != 0 ||
+		    options.verify_every != 0 || options.verify_signal != 0,
 		.whole = options.quarantine == OPT_QUARANTINE_MARK,
 		.zeroed = options.zero_on_free,
 		.tail_bytes = hooks_tail_bytes(),

@@ -446,14 +446,14 @@ test_lock_is_taken(void **state)
 	char *p = get(100);
 	assert_true(mutex_trylock(&pool.lock));
 	assert_null(sample_maybe_alloc(100, 16, false, true));
-	countdown.left = 0;
+	sample_countdown_.left = 0;
 	assert_null(sample_maybe_alloc(100, 16, false, true));
 	drop(p);
 	mutex_unlock(&pool.lock);
 	assert_true(sample_room.object((uintptr_t)p, &o));
 	assert_int_equal(o.freed.frames, 0);
 	assert_int_equal(o.freed.tid, sys_gettid());
-	countdown.left = 0;
+	sample_countdown_.left = 0;
 	drop(get(100));
 }
 
