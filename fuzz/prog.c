@@ -881,7 +881,7 @@ sg_prog_step(struct sg_prog *p, size_t i)
 	sg_at.op = (long)i;
 	sg_at.op_name = sg_prog_language.op[op.code];
 	if (kind == OP_ENTER_FAST || kind == OP_ENTER_SLOW || kind == OP_GONE) {
-		p->next_reenter = kind;
+		p->next_reenter = p->quiet && kind == OP_ENTER_SLOW ? OP_MALLOC : kind;
 		return;
 	}
 	enter_and_run(p, &op, kind);

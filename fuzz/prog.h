@@ -49,7 +49,9 @@ struct sg_prog {
 	enum sg_op next_reenter;       /* how the next op enters: 0 as usual */
 	bool faults;                   /* the system may refuse now */
 	bool no_faults;                /* ops that make it refuse do nothing */
-	bool quiet;                    /* no verify between ops (H14) */
+	/* H14: no verify between ops, and no call from a handler that interrupted the
+	 * slow path: what serves it refuses more than the rooms of some modes do. */
+	bool quiet;
 	uint64_t observed;             /* hash of what the program could see (H14) */
 	size_t calls;
 };
