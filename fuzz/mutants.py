@@ -21,6 +21,7 @@ import glob
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -117,10 +118,10 @@ class Variant:
                 if src == "src/export_libc.c" else ""
             extra += f" -DSG_HARNESS={src[7:-2]} fuzz/target.c" if src.startswith("target_") \
                 else f" {src}"
-            subprocess.run(f"{self.compile} -w {extra} -c -o {new}", shell=True, cwd=tree,
+            subprocess.run(f"{self.compile} -w {extra} -c -o {shlex.quote(new)}", shell=True, cwd=tree,
                            check=True)
             objs.append(new)
-        subprocess.run(f"{self.link} -o {out} {' '.join(objs)} {self.libs}", shell=True,
+        subprocess.run(f"{self.link} -o {shlex.quote(out)} {shlex.join(objs)} {self.libs}", shell=True,
                        check=True, cwd=ROOT)
 
 

@@ -257,17 +257,15 @@ void
 litmus_realloc(unsigned name, size_t bytes)
 {
 	struct object *o = object_at(now.address[name]);
-	uint64_t key = o->key, head;
+	uint64_t key = o->key;
+	size_t kept = o->bytes < bytes ? o->bytes : bytes;
 
 	now.in_call++;
 	key_check(o, "by realloc");
 	o->p = 0;
 	void *q = reallocgc((void *)now.address[name], bytes, API_REALLOC);
-	if (q != NULL) {
-		memcpy(&head, q, 8);
-		if (head != key)
-			sched_fail("realloc to %zu bytes lost what stood in the object", bytes);
-	}
+	if (q != NULL && memcmp(q, &key, kept < 8 ? kept : 8) != 0)
+		sched_fail("realloc to %zu bytes lost what stood in the object", bytes);
 	object_add(name, q, bytes, MALLOC_ALIGN);
 	now.in_call--;
 }
