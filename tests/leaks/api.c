@@ -5,15 +5,13 @@
 
 #include <errno.h>
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "../../include/spanguard.h"
+#include "../no_tracing.h"
 
 void lose_one(void);
 void lose_another(void);
@@ -191,22 +189,6 @@ many_places(void)
 
 static void by_strdup(void) { lose_string(); }
 
-static void
-forbid_tracing(void)
-{
-	struct sock_filter f[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ptrace, 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-	};
-	struct sock_fprog prog = { sizeof(f) / sizeof(f[0]), f };
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) != 0)
-		_exit(2);
-}
-
 #define MODE(f) { #f, f, 0, 0 }
 
 int
@@ -221,6 +203,7 @@ main(int argc, char **argv)
 	if (argc < 2)
 		return 2;
 	if (argc > 2 && strcmp(argv[2], "seccomp") == 0)
-		forbid_tracing();
+		if (!forbid_tracing())
+			_exit(2);
 	return run_case(modes, sizeof(modes) / sizeof(modes[0]), argv[1]);
 }

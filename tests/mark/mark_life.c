@@ -10,12 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <unistd.h>
+
+#include "../no_tracing.h"
 
 int spanguard_mark_check(void);
 int spanguard_verify(void);
@@ -75,25 +74,6 @@ with_workers(void (*fn)(void))
 	atomic_store(&stop, 1);
 	for (int i = 0; i < WORKERS; i++)
 		pthread_join(t[i], NULL);
-}
-
-/* The calls that a container's default profile forbids or a tracer would need. */
-static void
-forbid_tracing(void)
-{
-	struct sock_filter f[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ptrace, 4, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 3, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_kcmp, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-	};
-	struct sock_fprog prog = { sizeof(f) / sizeof(f[0]), f };
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) != 0)
-		fail("seccomp");
 }
 
 static void
@@ -204,7 +184,8 @@ main(int argc, char **argv)
 	};
 	const char *what = argc > 1 ? argv[1] : "";
 	if (argc > 2 && strcmp(argv[2], "seccomp") == 0)
-		forbid_tracing();
+		if (!forbid_tracing())
+			fail("seccomp");
 	for (size_t i = 0; i < sizeof(mode) / sizeof(mode[0]); i++)
 		if (strcmp(what, mode[i].name) == 0) {
 			mode[i].fn();

@@ -6,8 +6,6 @@
  * PLACE none: the pointer is dropped. Exit 0; "kept" or "reused". */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -17,10 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "../no_tracing.h"
 
 int spanguard_root_add(const void *p, size_t bytes) __attribute__((weak));
 
@@ -140,23 +139,6 @@ plant(const char *place)
 	}
 }
 
-static void
-forbid_tracing(void)
-{
-	struct sock_filter f[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ptrace, 3, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-	};
-	struct sock_fprog prog = { sizeof(f) / sizeof(f[0]), f };
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) != 0)
-		fail("seccomp");
-}
-
 static int
 in_child(bool until_reused)
 {
@@ -189,7 +171,8 @@ main(int argc, char **argv)
 	if (argc < 2)
 		return 2;
 	if (has(argv, "seccomp"))
-		forbid_tracing();
+		if (!forbid_tracing())
+			fail("seccomp");
 	for (; has(argv, "threads") && threads < WORKERS; threads++)
 		if (pthread_create(&t[threads], NULL, worker, NULL) != 0)
 			fail("pthread_create");
