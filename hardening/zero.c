@@ -14,11 +14,16 @@ struct zero_state zero_state_;
 
 static bool wide_vectors(void);
 
+/* Asked once: cpuid leaves a virtual machine for tens of microseconds. */
 void
 zero_init(bool enabled)
 {
+	static bool asked;
+
+	if (!asked)
+		zero_state_.wide = wide_vectors();
+	asked = true;
 	zero_state_.on = enabled;
-	zero_state_.wide = wide_vectors();
 }
 
 /* One system call for these is cheaper than the page faults; of larger objects a

@@ -222,11 +222,10 @@ naive_pages_summary(const struct naive_pages *n, uintptr_t base, size_t npages, 
 				run = 0;
 				continue;
 			}
-			run++;
+			if (++run > sum[1])
+				sum[1] = run;
 			if (from_start)
 				sum[0] = run;
-			if (run > sum[1])
-				sum[1] = run;
 		}
 	}
 	sum[2] = next == end ? run : 0;
