@@ -8,10 +8,12 @@
  * Of what is larger than FILL_WHOLE_BYTES both ends and one word of each page
  * are filled, up to FILL_PAGES pages: enough to see any page go away, and no
  * more memory touched than that. */
+#define _GNU_SOURCE
 #include "prog.h"
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "../include/spanguard.h"
 #include "api.h"
@@ -194,20 +196,39 @@ first_nonzero(const uint8_t *p, size_t from, size_t to)
 	return SIZE_MAX;
 }
 
+/* The first byte of [from, to) that is not zero, of what is in memory at all: the rest
+ * is zero (nothing is swapped here), and to read it would bring it in. */
+static size_t
+first_nonzero_page(const uint8_t *p, size_t from, size_t to)
+{
+	enum { PAGE = 4096, AT_ONCE = 1024 };
+	static unsigned char there[AT_ONCE];
+	size_t bad = SIZE_MAX;
+
+	for (uintptr_t at = align_down((uintptr_t)p + from, PAGE), end = (uintptr_t)p + to;
+	    at < end && bad == SIZE_MAX; at += PAGE * (size_t)AT_ONCE) {
+		size_t n = (align_up(end, PAGE) - at) / PAGE;
+
+		n = n < AT_ONCE ? n : AT_ONCE;
+		if (mincore((void *)at, n * PAGE, there) != 0)
+			memset(there, 1, sizeof(there));
+		for (size_t i = 0; i < n && bad == SIZE_MAX; i++) {
+			size_t a = at + i * PAGE < (uintptr_t)p + from ? from : at + i * PAGE - (uintptr_t)p;
+			size_t b = at + (i + 1) * PAGE > end ? to : at + (i + 1) * PAGE - (uintptr_t)p;
+			if (there[i] & 1)
+				bad = first_nonzero(p, a, b);
+		}
+	}
+	return bad;
+}
+
 static void
 check_zero(const struct sg_object *o)
 {
-	size_t n = o->asked, bad = SIZE_MAX;
+	size_t bad = o->asked <= ZERO_WHOLE_BYTES ? first_nonzero(o->p, 0, o->asked) :
+	    first_nonzero_page(o->p, 0, o->asked);
 
-	if (n <= ZERO_WHOLE_BYTES)
-		bad = first_nonzero(o->p, 0, n);
-	for (size_t at = 0; n > ZERO_WHOLE_BYTES && at < n && bad == SIZE_MAX; ) {
-		bad = first_nonzero(o->p, at, n - at < 512 ? n : at + 512);
-		at += n > (size_t)64 << 20 ? (size_t)1 << 20 : FILL_STRIDE_BYTES * 2;
-	}
-	if (n > 512 && bad == SIZE_MAX)
-		bad = first_nonzero(o->p, n - 512, n);
-	SG_CHECK(ZERO, bad == SIZE_MAX, "byte %zu of %zu", bad, n);
+	SG_CHECK(ZERO, bad == SIZE_MAX, "byte %zu of %zu", bad, o->asked);
 }
 
 static void

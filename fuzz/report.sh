@@ -13,7 +13,7 @@ trap 'rm -rf $work' EXIT
 for harness in $($plain list); do
 	[ -d corpus/$harness ] || continue
 	mkdir "$work/$harness"
-	fuzz/to64.py corpus/$harness "$work/$harness"
+	fuzz/to64.py $harness corpus/$harness "$work/$harness"
 	$plain run -n 3 $harness "$work/$harness"
 done
 

@@ -183,6 +183,7 @@ hooks_start_sampling(void)
 		.one_in = profile_is_on() ? 0 : options.sample,    /* they have no record */
 		.go_on = options.sample_recover || !options.halt_on_error,
 		.pause_factor = options.sample < SAMPLE_UNPACED ? 0 : SAMPLE_PAUSE_FACTOR,
+		.stack_depth = options.stack_depth,
 		.window_bytes = options.window_bytes,
 		.seed = options.seed,
 	};

@@ -116,10 +116,11 @@ pause_for(uint64_t begin)
 static void
 take_stack_locked(struct sample_stack *s)
 {
-	size_t n = unwind_here_quietly(s->pcs, SAMPLE_FRAMES);
+	size_t n = pool.config.stack_depth != 0 ?
+	    unwind_here_quietly(s->pcs, SAMPLE_FRAMES) : 0;
 	if (pool.own_end != 0)
 		n = unwind_trim(s->pcs, n, pool.own_start, pool.own_end);
-	s->frames = (uint32_t)n;
+	s->frames = n < pool.config.stack_depth ? (uint32_t)n : pool.config.stack_depth;
 	s->tid = sys_gettid();
 }
 

@@ -45,6 +45,7 @@ struct sample_config {
 	uint32_t one_in;        /* 0: no object is sampled */
 	bool go_on;             /* after a report */
 	uint32_t pause_factor;  /* times the cost of one; 0: no pause */
+	uint32_t stack_depth;   /* frames kept of each stack; 0: no stacks */
 	size_t window_bytes;    /* as mspan.h's span_policy: what a refill stands for */
 	uint64_t seed;          /* 0: from the system */
 };

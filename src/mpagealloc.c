@@ -747,6 +747,13 @@ absent_chunks(const struct page_region *reg, size_t c)
 	    all_zero(&reg->sums[level_offset[LEAF] + c], 64 * sizeof(reg->sums[0]));
 }
 
+/* 64 pages in one state. */
+static bool
+word_is_even(const struct page_chunk *c, unsigned w)
+{
+	return c->alloc.w[w] + 1 <= 1 && c->scav.w[w] + 1 <= 1;
+}
+
 static const char *
 verify_chunk(const struct page_alloc *p, size_t r, size_t c, struct recount *n)
 {
@@ -759,19 +766,21 @@ verify_chunk(const struct page_alloc *p, size_t r, size_t c, struct recount *n)
 	if ((reg->grown[c / 64] >> (c % 64) & 1) == 0)
 		return verify_absent_chunk(reg, c);
 	n->grown_pages += CHUNK_PAGES;
-	for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+	for (unsigned i = 0, step; i < CHUNK_PAGES; i += step) {
 		bool used = page_bits_get(&chunk->alloc, i);
 		bool scav = page_bits_get(&chunk->scav, i);
 		if (used && scav) {
 			n->where += (uintptr_t)i << PAGE_SHIFT;
 			return "PAGE-3";
 		}
-		if (!used && n->first_free == PAGE_SEARCH_NONE)
+		step = i % 64 == 0 && word_is_even(chunk, i / 64) ? 64 : 1;
+		size_t free = used ? 0 : step;
+		if (free != 0 && n->first_free == PAGE_SEARCH_NONE)
 			n->first_free = n->where + ((uintptr_t)i << PAGE_SHIFT);
-		n->free_pages += !used;
-		n->scavenged_pages += scav;
-		idle += !used && !scav;
-		slow_append(&sum, !used, !used, !used, 1);
+		n->free_pages += free;
+		n->scavenged_pages += scav ? step : 0;
+		idle += scav ? 0 : free;
+		slow_append(&sum, free, free, free, step);
 	}
 	if (!slow_equal(&sum, reg->sums[level_offset[LEAF] + c]))
 		return "PAGE-1";

@@ -27,7 +27,7 @@ report_and_go_on(const struct die_info *info)
 static void
 start(uint32_t one_in, bool on_we_go, uint64_t seed)
 {
-	const struct sample_config config = { .one_in = one_in, .go_on = on_we_go,
+	const struct sample_config config = { .one_in = one_in, .go_on = on_we_go, .stack_depth = 32,
 		.window_bytes = 128 << 10, .seed = seed };
 	sys_init(SYS_GUARD_AUTO, 50);
 	sample_start(&config);
