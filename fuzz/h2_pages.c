@@ -306,7 +306,7 @@ scav_end(void)
 static void
 scav_begin(const struct sgf_op *op)
 {
-	size_t max = pages_wanted(op), got, want;
+	size_t max = pages_wanted(op) + op->a % unit, got, want;    /* not always whole OS pages */
 	uintptr_t at = 0, want_at = 0;
 
 	if (flight.npages != 0)

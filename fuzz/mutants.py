@@ -29,8 +29,9 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OUT = os.path.join(ROOT, "build", "mutants")
-KILLS = 30
+KILLS = 36
 TIMEOUT = 120
+LITMUS_MAX = 1500
 PATTERNS = [
     (r"FAIL oracle=(\w+)", None),
     (r"ERROR: AddressSanitizer: (use-after-poison|unknown-crash)", "touch"),
@@ -123,6 +124,51 @@ class Variant:
             objs.append(new)
         subprocess.run(f"{self.link} -o {shlex.quote(out)} {shlex.join(objs)} {self.libs}", shell=True,
                        check=True, cwd=ROOT)
+
+
+def sched_var(name):
+    return make("sched-print", f"NAME={name}").split()
+
+
+class Sched:
+    """H8: the objects of build/sched/h8, those changed compiled again."""
+
+    def build(self, tree, touched, out):
+        tiers = [o for o in sched_var("SCHED_TIERS:%.c=$(SCHED_O)/%.o") if "fake_sys" not in o]
+        harness, objs = sched_var("SCHED_HARNESS"), {}
+        for o in tiers + harness:
+            src = os.path.relpath(o, "build/sched")[:-2] + ".c"
+            if not self.depends(o, touched):
+                continue
+            objs[o] = os.path.join(tree, "sched", src[:-2].replace("/", "_") + ".o")
+            os.makedirs(os.path.dirname(objs[o]), exist_ok=True)
+            subprocess.run([*sched_var("SCHED_COMPILE"), "-w", "-c", src, "-o", objs[o]],
+                           cwd=tree, check=True)
+        joined = os.path.join(tree, "sched", "tiers.o")
+        os.makedirs(os.path.dirname(joined), exist_ok=True)
+        subprocess.run(["ld", "-r", "-o", joined, *[objs.get(o, o) for o in tiers]],
+                       cwd=ROOT, check=True)
+        subprocess.run(["objcopy", *sched_var("SCHED_RENAME"), joined], cwd=ROOT, check=True)
+        subprocess.run([*sched_var("SCHED_LINK_FLAGS"), "-o", out,
+                        *[objs.get(o, o) for o in harness], joined], cwd=ROOT, check=True)
+
+    @staticmethod
+    def depends(obj, touched):
+        try:
+            with open(os.path.join(ROOT, obj[:-2] + ".d"), encoding="utf-8") as f:
+                words = f.read().replace("\\\n", " ").split()
+        except FileNotFoundError:
+            return False
+        return any(os.path.normpath(w) in touched for w in words)
+
+
+def litmus(exe):
+    """As replay, of all litmus programs, at most LITMUS_MAX schedules of each."""
+    begin = time.time()
+    status, text = run([exe, f"--max={LITMUS_MAX}"], TIMEOUT)
+    if status == 0:
+        return None
+    return ("litmus" if "FAIL" in text else verdict(status, text), "sched", time.time() - begin)
 
 
 def verdict(status, text):
@@ -233,6 +279,12 @@ def one(path, args, harnesses, base, covered):
             variant == "plain" and any(base.get(k) != t for k, t in traces.items()))
         if dead or variant == "asan":
             break
+    if dead is None and "sched" in info.get("Killer", "").split() and not args.from_scratch:
+        exe = os.path.join(tree, "h8")
+        Sched().build(tree, touched, exe)
+        dead = litmus(exe)
+        result["triggered"] |= dead is not None
+        result["reached"] |= dead is not None
     if dead is None and args.fuzz:
         result["by"] = "fuzzing"
         mine = [h for h in todo if h in info.get("Killer", "").split()] or todo
@@ -284,7 +336,7 @@ def main():
         bad = [q for q in todo if apply(q, os.path.join(OUT, name_of(q))) is None]
         print(f"{len(todo) - len(bad)} of {len(todo)} patches apply")
         return 1 if bad or not todo else 0
-    make("fuzz-runners", *(["fuzz-libfuzzer"] if args.fuzz else []))
+    make("fuzz-runners", "build/sched/h8", *(["fuzz-libfuzzer"] if args.fuzz else []))
     plain = os.path.join(ROOT, "build/fuzz/plain/sgfuzz")
     harnesses = subprocess.run([plain, "list"], stdout=subprocess.PIPE, text=True,
                                check=True).stdout.split()

@@ -539,6 +539,22 @@ fitting_free(const struct sg_object *o, enum sg_op op)
 	return op == OP_FREE_ALIGNED_SIZED && o->align == 0 ? OP_FREE_SIZED : op;
 }
 
+/* Bytes that the quarantine must hold after o is freed; 0: nothing is promised. */
+static size_t
+parked_then(const struct sg_prog *p, const struct sg_object *o)
+{
+	enum { SURE_BYTES = 1 << 20 };          /* quarantine.h's floor */
+	const struct options *opt = &p->config.options;
+	size_t room = opt->span_quarantine_bytes < SURE_BYTES ? opt->span_quarantine_bytes : SURE_BYTES;
+	const struct mspan *s = span_of((uintptr_t)o->p);
+
+	if (s == NULL || !mspan_is_large(s) || opt->redzone ||
+	    p->next_reenter != OP_MALLOC)
+		return 0;
+	size_t then = hook_quarantine_bytes() + mspan_bytes(s);
+	return then <= room ? then : 0;
+}
+
 static void
 do_free(struct sg_prog *p, uint8_t handle, enum sg_op op)
 {
@@ -548,10 +564,13 @@ do_free(struct sg_prog *p, uint8_t handle, enum sg_op op)
 		return;
 	check_content(&o);
 	forget(p, handle);
+	size_t parked = parked_then(p, &o);
 	errno = ERRNO_MARK;
 	give_back(&o, fitting_free(&o, op));
 	p->calls++;
 	SG_CHECK(ERRNO, errno == ERRNO_MARK, "free set it to %d", errno);
+	SG_CHECK(PARKED, hook_quarantine_bytes() >= parked, "it holds %zu bytes, not %zu",
+	    hook_quarantine_bytes(), parked);
 }
 
 void

@@ -275,6 +275,17 @@ fork_child(void)
 	litmus_verify();
 }
 
+/* The child's thread is past its end: the shared cache serves it. */
+static void
+fork_past_end(void)
+{
+	litmus_exit();
+	litmus_fork(true);
+	litmus_alloc(30, B);
+	litmus_free(0);
+	litmus_verify();
+}
+
 static void
 work_small(void)
 {
@@ -403,6 +414,8 @@ const struct litmus litmus_pages[] = {
 	  .threads = 2, .setup = small_and_large, .thread = { fork_child, work_large }, .forks = true },
 	{ .name = "fork-exit", .about = "the child, another was at its end",
 	  .threads = 2, .setup = small_and_large, .thread = { fork_child, work_exit }, .forks = true },
+	{ .name = "fork-shared", .about = "the child of a thread past its end, another was at work",
+	  .threads = 2, .setup = small_and_large, .thread = { fork_past_end, work_small }, .forks = true },
 	{ .name = "fork-trim", .about = "the child, another was trimming",
 	  .threads = 2, .setup = small_and_large, .thread = { fork_child, litmus_trim }, .forks = true },
 	{ .name = "handler-alloc", .about = "a signal handler allocates anywhere in malloc and free",
