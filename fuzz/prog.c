@@ -61,9 +61,12 @@ sg_prog_op(const struct sgf_op *op)
 
 /* ---- sizes ---- */
 
+/* H14: usable sizes are the modes' own, what was asked is not. */
 static size_t
 huge_size(const struct sg_prog *p, const struct sgf_op *op)
 {
+	const struct sg_object *o = &p->object[op->imm & 255];
+
 	switch (op->b & 7) {
 	case 0:
 		return SIZE_MAX - op->imm;
@@ -74,7 +77,7 @@ huge_size(const struct sg_prog *p, const struct sgf_op *op)
 	case 3:
 		return ((size_t)1 << (44 + op->imm % 19)) + op->b;
 	default:
-		return p->object[op->imm & 255].usable + (size_t)(op->b >> 3) - 8;
+		return (p->quiet ? o->asked : o->usable) + (size_t)(op->b >> 3) - 8;
 	}
 }
 

@@ -522,34 +522,9 @@ fault_range(uintptr_t from, uintptr_t end)
 	return from == end || sys_fault((void *)from, end - from);
 }
 
-static void
+static bool
 open_range(uintptr_t from, uintptr_t end)
 {
-	if (from < end && sys_unfault((void *)from, end - from))
-		sys_used((void *)from, end - from);
-}
-
-/* Everything of a fresh slot that is not the object's, with the guard behind it,
- * and of a run the one before. */
-static bool
-guard_fresh(const struct guard_record *r, uintptr_t from, uintptr_t end)
-{
-	uintptr_t guard = r->data + guardspace_slot_bytes(r);
-	bool run = guard_is_run(chunk_word(&space.dir.region[r->region], r));
-	uintptr_t first = run ? r->data - space.page : r->data;
-	if (!fault_range(first, from))
-		return false;
-	if (fault_range(end, guard + space.page))
-		return true;
-	open_range(first, from);
-	return false;
-}
-
-static bool
-prepare(const struct guard_record *r, bool fresh, uintptr_t from, uintptr_t end)
-{
-	if (fresh)
-		return guard_fresh(r, from, end);
 	if (from == end)
 		return true;
 	if (!sys_unfault((void *)from, end - from))
@@ -558,10 +533,36 @@ prepare(const struct guard_record *r, bool fresh, uintptr_t from, uintptr_t end)
 	return true;
 }
 
-/* The slot waits for better times. */
+/* Everything of a fresh slot that is not the object's, with the guard behind it,
+ * and of a run the one before. */
+static bool
+guard_fresh(struct guard_record *r, uintptr_t from, uintptr_t end)
+{
+	uintptr_t guard = r->data + guardspace_slot_bytes(r);
+	bool run = guard_is_run(chunk_word(&space.dir.region[r->region], r));
+	uintptr_t first = run ? r->data - space.page : r->data;
+	if (!fault_range(first, from))
+		return false;
+	if (fault_range(end, guard + space.page))
+		return true;
+	if (!open_range(first, from))
+		r->flags |= GUARD_STUCK;
+	return false;
+}
+
+static bool
+prepare(struct guard_record *r, bool fresh, uintptr_t from, uintptr_t end)
+{
+	return fresh ? guard_fresh(r, from, end) : open_range(from, end);
+}
+
+/* The slot waits for better times. One whose pages fault in part is never used: the
+ * next object in it may lie elsewhere. */
 static void
 take_back_locked(struct guard_record *r, bool fresh)
 {
+	if ((r->flags & GUARD_STUCK) != 0)
+		return;
 	uint32_t word = chunk_word(&space.dir.region[r->region], r);
 	struct guard_class *k = guard_is_run(word) ? NULL : &space.class[(word & 0xff) - CHUNK_CLASS];
 	if (k == NULL) {

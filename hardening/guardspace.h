@@ -65,6 +65,7 @@ enum guard_flag {
 	GUARD_CHECKED = 8,          /* checkmark: reached */
 	GUARD_RESCAN = 16,          /* mark: reached and not looked into */
 	GUARD_INDIRECT = 32,        /* mark: a lost object points to it */
+	GUARD_STUCK = 64,           /* BUSY for good: some of its pages fault, unknown which */
 };
 
 /* Guards that a report has taken off; one between two slots is the first's. */
