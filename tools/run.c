@@ -6,6 +6,7 @@
 #include "tools.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,6 +140,16 @@ set_file(struct run *c, const char *option, const char *given, char *out)
 	add_option(c, row, &o);
 }
 
+/* For whoever reads it afterwards: a run without a finding leaves an empty one.
+ * That it cannot be written to is said with the first report. */
+static void
+make_file(const char *name)
+{
+	int fd = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666);
+	if (fd >= 0)
+		close(fd);
+}
+
 static void
 set_files(struct run *c)
 {
@@ -149,6 +160,8 @@ set_files(struct run *c)
 	options_parse(&o, NULL, "spanguard", c->options, &p);
 	set_file(c, "log", o.log, c->log);
 	set_file(c, "json", o.json, c->json);
+	if (c->json[0] != 0 && strchr(c->json, '%') == NULL)
+		make_file(c->json);
 }
 
 static void

@@ -52,6 +52,14 @@ def test_sarif_outside_of_the_root(spanguard, saved):
     assert at["artifactLocation"] == {"uri": f"file://{HERE}/bugs.c"}
 
 
+def test_nothing_found_leaves_a_file(spanguard, scratch):
+    found = scratch / "found.jsonl"
+    spanguard("--mode=debug", f"--json={found}", "/bin/true").clean()
+    assert json.loads(spanguard("report", found, "--to=sarif").clean())["runs"][0]["results"] == []
+    spanguard("--mode=debug", f"--json={scratch}/%p.jsonl", "/bin/true").clean()
+    assert [p.name for p in scratch.glob("*.jsonl")] == ["found.jsonl"]
+
+
 def test_junit(spanguard, saved, scratch):
     root = xml.etree.ElementTree.fromstring(spanguard("report", saved, "--to=junit").clean())
     suite = root.find("testsuite")
