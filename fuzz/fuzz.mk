@@ -93,7 +93,7 @@ $(foreach v,$(FUZZ_VARIANTS),$(eval $(call fuzz_flags,$(v))))
 
 .PHONY: mutants mutants-apply
 mutants: fuzz-runners fuzz-libfuzzer
-	fuzz/mutants.py --fuzz 60 --ablate
+	fuzz/mutants.py --fuzz 60 --ablate --scratch 60
 mutants-apply:
 	fuzz/mutants.py --apply-only
 

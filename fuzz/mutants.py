@@ -2,12 +2,14 @@
 """Do the oracles see bugs? Builds the tree with each planted bug of fuzz/mutants/,
 replays the corpus, and fuzzes what survives that.
 
-usage: fuzz/mutants.py [--fuzz SECONDS] [--from-scratch] [--ablate] [--apply-only]
-                       [--only N,N] [--json FILE]
+usage: fuzz/mutants.py [--fuzz SECONDS] [--scratch SECONDS] [--ablate] [--apply-only]
+                       [--from-scratch] [--only N,N] [--json FILE]
 
-  --fuzz SECONDS   for each survivor and harness at most that long (default 0: not)
-  --from-scratch   no replay: fuzz from an empty corpus only
-  --ablate         afterwards, each oracle off in turn: who lives then?
+  --fuzz SECONDS      for each survivor and harness at most that long (default 0: not)
+  --scratch SECONDS   then each bug again, by fuzzing from an empty corpus: the harnesses
+                      its patch names, at most that long each
+  --from-scratch      no replay: the latter only, of --fuzz SECONDS
+  --ablate            afterwards, each oracle off in turn: who lives then?
   --apply-only     only say whether every patch still applies
 Status 0: every patch applies, and (without --only) at least KILLS of them die.
 
@@ -240,7 +242,7 @@ def changed_lines(path):
     return found
 
 
-def fuzz(path, tree, touched, harnesses, seconds, log):
+def fuzz(tree, touched, harnesses, seconds, from_scratch):
     v = Variant("libfuzzer")
     for h in harnesses:
         exe = os.path.join(tree, "fuzz_" + h)
@@ -249,7 +251,7 @@ def fuzz(path, tree, touched, harnesses, seconds, log):
         os.makedirs(work, exist_ok=True)
         begin = time.time()
         status, text = run([exe, f"-max_total_time={seconds}", "-max_len=1040", "-timeout=10",
-                            f"-artifact_prefix={work}/", work, *([] if log else inputs(h))],
+                            f"-artifact_prefix={work}/", work, *([] if from_scratch else inputs(h))],
                            seconds + 60)
         if status != 0:
             return (verdict(status, text), h, time.time() - begin)
@@ -263,15 +265,19 @@ def one(path, args, harnesses, base, covered):
         return {"name": name_of(path), "applies": False}
     info = header(path)
     result = {"name": name_of(path), "applies": True, "what": info.get("What", ""),
-              "wanted": info.get("Killer", ""), "killed": None, "by": "replay",
+              "wanted": info.get("Killer", ""), "killed": None, "by": "replay", "built": [],
               "reached": any(n in covered.get(f, ()) for f, n in changed_lines(path))}
+    if args.from_scratch:
+        dead = scratch_one(path, harnesses, args.fuzz)
+        return {**result, "killed": dead, "by": "fuzzing"}
     todo = order(harnesses, info.get("Killer", ""))
     dead, traces = None, {}
-    for variant in [] if args.from_scratch else ["plain", "asan"]:
+    for variant in ("plain", "asan"):
         v = Variant(variant)
         tool = os.path.join(tree, "sgfuzz_" + variant)
         main = [os.path.join(v.dir, "fuzz", f + ".o") for f in ("sgfuzz", "min", "toc")]
         v.build(tree, touched, main, tool)
+        result["built"].append(variant)
         dead, traces = replay(tool, todo)
         result["reached"] |= dead is not None
         # ASan runs leave other traces: H12 flips nothing there
@@ -279,7 +285,7 @@ def one(path, args, harnesses, base, covered):
             variant == "plain" and any(base.get(k) != t for k, t in traces.items()))
         if dead or variant == "asan":
             break
-    if dead is None and "sched" in info.get("Killer", "").split() and not args.from_scratch:
+    if dead is None and "sched" in info.get("Killer", "").split():
         exe = os.path.join(tree, "h8")
         Sched().build(tree, touched, exe)
         dead = litmus(exe)
@@ -288,7 +294,7 @@ def one(path, args, harnesses, base, covered):
     if dead is None and args.fuzz:
         result["by"] = "fuzzing"
         mine = [h for h in todo if h in info.get("Killer", "").split()] or todo
-        dead = fuzz(path, tree, touched, mine, args.fuzz, args.from_scratch)
+        dead = fuzz(tree, touched, mine, args.fuzz, False)
     result["killed"] = dead
     return result
 
@@ -302,29 +308,62 @@ def show(r):
     return f"{r['name']:30} {yes[r['reached']]:7} {yes[r.get('triggered', bool(k))]:9} {end}"
 
 
+def scratch_one(path, harnesses, seconds):
+    """(oracle, harness, seconds of fuzzing), or None: from an empty corpus."""
+    tree = os.path.join(OUT, name_of(path))
+    touched = apply(path, tree)
+    wanted = header(path).get("Killer", "").split()
+    mine = [h for h in wanted if h in harnesses]
+    if "sched" in wanted:       # its schedules are as random as an engine's
+        exe = os.path.join(tree, "h8")
+        Sched().build(tree, touched, exe)
+        begin = time.time()
+        status, text = run([exe, "--pct=100000", "--seed=7"], seconds)
+        if "FAIL" in text or status not in (0, "timeout"):
+            return (verdict(status, text) if "FAIL" not in text else "litmus", "sched",
+                    time.time() - begin)
+    return fuzz(tree, touched, mine or harnesses[:1], seconds, True)
+
+
+def scratch(todo, harnesses, seconds):
+    print(f"\nfrom an empty corpus, at most {seconds} s a harness")
+    took = []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, k in zip(todo, pool.map(lambda q: scratch_one(q, harnesses, seconds), todo)):
+            print(f"{name_of(path):30} " + (f"{k[0]:9} {k[1]:8} {k[2]:6.1f} s" if k
+                                            else "SURVIVES"), flush=True)
+            took += [k[2]] if k else []
+    took.sort()
+    print(f"{len(took)} of {len(todo)} killed from an empty corpus, median "
+          f"{took[len(took) // 2] if took else 0:.1f} s")
+
+
+def lives_without(result, oracle, harnesses):
+    """Whether no other oracle sees it, in either build."""
+    return all(replay(os.path.join(OUT, result["name"], "sgfuzz_" + v),
+                      [result["killed"][1], *harnesses], {"SG_ORACLES_OFF": oracle})[0] is None
+               for v in result["built"])
+
+
 def ablate(results, harnesses):
     """Each oracle that killed: off, over the mutants it killed in replay."""
     print("\noracle off     lives then")
-    needed = True
-    for oracle in sorted({r["killed"][0] for r in results if r["killed"]}):
-        live = []
-        for r in results:
-            if not r["killed"] or r["killed"][0] != oracle or r["by"] != "replay":
-                continue
-            for variant in ("plain", "asan"):
-                tool = os.path.join(OUT, r["name"], "sgfuzz_" + variant)
-                if os.path.exists(tool):
-                    break
-            if replay(tool, harnesses, {"SG_ORACLES_OFF": oracle})[0] is None:
-                live.append(r["name"])
-        print(f"{oracle:14} {', '.join(live) or '-'}")
-    return needed
+    mine = [r for r in results if r.get("killed") and r["by"] == "replay"
+            and r["killed"][1] in harnesses]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        lives = dict(zip((r["name"] for r in mine), pool.map(
+            lambda r: lives_without(r, r["killed"][0], harnesses), mine)))
+    for oracle in sorted({r["killed"][0] for r in mine}):
+        of_it = [r["name"] for r in mine if r["killed"][0] == oracle]
+        print(f"{oracle:14} {', '.join(n for n in of_it if lives[n]) or '-'}"
+              f" ({sum(lives[n] for n in of_it)} of {len(of_it)})")
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--fuzz", type=int, default=0)
+    p.add_argument("--scratch", type=int, default=0)
     p.add_argument("--from-scratch", action="store_true")
     p.add_argument("--ablate", action="store_true")
     p.add_argument("--apply-only", action="store_true")
@@ -336,7 +375,7 @@ def main():
         bad = [q for q in todo if apply(q, os.path.join(OUT, name_of(q))) is None]
         print(f"{len(todo) - len(bad)} of {len(todo)} patches apply")
         return 1 if bad or not todo else 0
-    make("fuzz-runners", "build/sched/h8", *(["fuzz-libfuzzer"] if args.fuzz else []))
+    make("fuzz-runners", "build/sched/h8", *(["fuzz-libfuzzer"] if args.fuzz or args.scratch else []))
     plain = os.path.join(ROOT, "build/fuzz/plain/sgfuzz")
     harnesses = subprocess.run([plain, "list"], stdout=subprocess.PIPE, text=True,
                                check=True).stdout.split()
@@ -359,6 +398,8 @@ def main():
             json.dump(results, f, indent=1)
     if args.ablate:
         ablate(results, harnesses)
+    if args.scratch:
+        scratch([q for q, r in zip(todo, results) if r["applies"]], harnesses, args.scratch)
     if not all(r["applies"] for r in results):
         return 1
     return 0 if args.only or len(killed) >= KILLS else 1
