@@ -222,7 +222,12 @@ naive_pages_summary(const struct naive_pages *n, uintptr_t base, size_t npages, 
 				run = 0;
 				continue;
 			}
-			if (++run > sum[1])
+			const uint8_t *used = memchr(&c->page[k], NAIVE_USED, NAIVE_CHUNK_PAGES - k);
+			size_t free = (used != NULL ? (size_t)(used - c->page) : NAIVE_CHUNK_PAGES) - k;
+
+			run += free;
+			k += free - 1;
+			if (run > sum[1])
 				sum[1] = run;
 			if (from_start)
 				sum[0] = run;
