@@ -34,4 +34,8 @@ bool sg_known_blind(const struct sg_field *f, size_t bit);
 void sg_count_bits(const uint8_t *data, size_t bytes);
 int sg_print_bits(void);
 
+/* H7 over one input, each call to the system failing in turn; how many runs, at most
+ * `most`. */
+uint64_t sg_fault_sweep(const uint8_t *data, size_t bytes, uint64_t most);
+
 #endif

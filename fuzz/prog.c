@@ -12,6 +12,7 @@
 #include "prog.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -702,6 +703,30 @@ sg_prog_check_stats(struct sg_prog *p)
 	    "mallinfo2 counts otherwise");
 }
 
+/* The text has every field with its value, and is cut where the buffer ends. */
+static void
+check_stats_text(void)
+{
+	struct spanguard_stats s;
+	char text[1536], cut[64];
+	uint64_t sum = 0, fields = 0, want = 0;
+	const uint64_t *value = (const uint64_t *)(const void *)&s;
+
+	spanguard_stats(&s);
+	size_t n = spanguard_stats_json(text, sizeof(text));
+	SG_CHECK(STATS, n < sizeof(text) && strlen(text) == n && text[n - 1] == '}',
+	    "a text of %zu bytes", n);
+	for (const char *at = text; (at = strchr(at, ':')) != NULL; fields++)
+		sum += strtoull(++at, NULL, 10);
+	for (size_t i = 0; i < sizeof(s) / sizeof(*value); i++)
+		want += value[i];
+	SG_CHECK(STATS, fields == sizeof(s) / sizeof(*value) && sum == want,
+	    "%llu fields in %s", (unsigned long long)fields, text);
+	SG_CHECK(STATS, spanguard_stats_json(cut, sizeof(cut)) == n &&
+	    strlen(cut) == sizeof(cut) - 1 && memcmp(cut, text, sizeof(cut) - 1) == 0,
+	    "cut short it is another text");
+}
+
 static void
 check_baseline(struct sg_prog *p)
 {
@@ -789,12 +814,14 @@ whole_heap_op(struct sg_prog *p, const struct sgf_op *op, enum sg_op kind)
 		break;
 	case OP_VERIFY:
 		sg_heap_verify();
+		SG_CHECK(VERIFY, sg_verify_dies || spanguard_verify() == 0, "the program's own call");
 		break;
 	case OP_CHECK:
 		sg_prog_check_objects(p);
 		break;
 	case OP_STATS:
 		sg_prog_check_stats(p);
+		check_stats_text();
 		break;
 	case OP_FAIL:
 		fail_calls(p, op);

@@ -30,22 +30,21 @@ for harness in $($cov list); do
 		LLVM_PROFILE_FILE=build/fuzz/prof/$harness-%p.profraw $cov run $harness $d > /dev/null
 	done
 done
-llvm-profdata merge -o build/fuzz/corpus.profdata build/fuzz/prof/*.profraw
-# covered TITLE FILE...: a row for the sum
-covered() {
-	printf '%-34s' "$1"
-	llvm-cov report $cov -instr-profile=build/fuzz/corpus.profdata "${@:2}" |
-		awk '$1 == "TOTAL" { print $10, $13 }'
+# H8 is a program of its own, from the same sources: its inputs, and its litmus programs
+flags="-O1 -g -fprofile-instr-generate -fcoverage-mapping"
+h8=build/fuzz/covsched/sched/h8
+make -s BUILD=build/fuzz/covsched SCHED_CC=clang SCHED_FLAGS="$flags" $h8
+rm -rf build/fuzz/prof8
+LLVM_PROFILE_FILE=build/fuzz/prof8/a.profraw $h8 --input corpus/sched > /dev/null
+LLVM_PROFILE_FILE=build/fuzz/prof8/b.profraw $h8 --max=400 > /dev/null
+# export_lcov NAME PROGRAM PROFILES: what they executed, as lcov
+export_lcov() {
+	llvm-profdata merge -o "$work/$1.profdata" "${@:3}"
+	llvm-cov export "$2" -instr-profile="$work/$1.profdata" -format=lcov src hardening > "$work/$1.lcov"
 }
-llvm-cov report $cov -instr-profile=build/fuzz/corpus.profdata src hardening |
-	awk '$1 ~ /\.[ch]$/ { printf "%-34s%s %s\n", $1, $10, $13 }'
-mapfile -t tiers < <(ls src/m*.c src/lock.c src/persistentalloc.c | grep -v mksizeclasses)
-covered "the tiers (${#tiers[@]} files)" "${tiers[@]}"
-covered "... and verify" "${tiers[@]}" src/verify.c
-covered "the rooms" hardening
-covered "src and hardening" src hardening
-llvm-cov export $cov -instr-profile=build/fuzz/corpus.profdata -format=lcov src hardening |
-	fuzz/lines.py > build/fuzz/lines.json
+export_lcov all $cov build/fuzz/prof/*.profraw
+export_lcov h8 $h8 build/fuzz/prof8/*.profraw
+fuzz/lines.py build/fuzz/lines.json "$work/all.lcov" "$work/h8.lcov"
 
 echo "== bits whose flip verify reports"
 $plain bits $(ls corpus/api/* | awk "NR <= 12")

@@ -6,6 +6,8 @@
  *   sgfuzz min HARNESS FILE OUT                   fewer ops that fail in the same way
  *   sgfuzz c HARNESS FILE                         as a C program for any malloc
  *   sgfuzz bits FILE...                           which flipped bits verify reports
+ *   sgfuzz sweep MOST FILE...                     H7: each call to the system fails in
+ *                                                 turn, the first MOST of each input
  *   sgfuzz enumerate LENGTH                       all short programs of H9
  *   sgfuzz list                                   names of the harnesses
  *
@@ -192,11 +194,26 @@ bits(int argc, char **argv)
 }
 
 static int
+sweep(uint64_t most, int argc, char **argv)
+{
+	static uint8_t data[SGF_MAX_BYTES];
+	unsigned long long runs = 0;
+
+	sg_at.harness = "fault";
+	for (int i = 0; i < argc; i++) {
+		sg_at.input = argv[i];
+		runs += sg_fault_sweep(data, sgfuzz_read(argv[i], data), most);
+	}
+	printf("sweep: %d inputs, %llu runs, in each another call failed\n", argc, runs);
+	return 0;
+}
+
+static int
 usage(void)
 {
 	fprintf(stderr, "usage: sgfuzz run [-t] [-n TIMES] HARNESS PATH...\n"
 	    "       sgfuzz dump|min|c HARNESS FILE [OUT]\n       sgfuzz asm HARNESS [TEXT]\n"
-	    "       sgfuzz bits FILE...\n       sgfuzz enumerate LENGTH\n       sgfuzz list\n");
+	    "       sgfuzz bits FILE...\n       sgfuzz sweep MOST FILE...\n       sgfuzz enumerate LENGTH\n       sgfuzz list\n");
 	return 2;
 }
 
@@ -234,6 +251,8 @@ main(int argc, char **argv)
 		return list();
 	if (strcmp(command, "bits") == 0 && argc > 2)
 		return bits(argc - 2, argv + 2);
+	if (strcmp(command, "sweep") == 0 && argc > 3)
+		return sweep(strtoull(argv[2], NULL, 10), argc - 3, argv + 3);
 	if (strcmp(command, "enumerate") == 0 && argc == 3)
 		return sgfuzz_enumerate((unsigned)atoi(argv[2]));
 	optind = 2;
