@@ -1,6 +1,7 @@
 /* guardmode.c - see guardmode.h. */
 #include "guardmode.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "debug.h"
@@ -13,6 +14,7 @@ static struct {
 	struct guardmode_config config;
 	uint64_t key;
 	atomic_u32 warned;
+	atomic_ptr looked_at;   /* the record whose slack is being compared, or NULL */
 } mode;
 
 /* ---- slack -------------------------------------------------------------- */
@@ -65,21 +67,53 @@ diff_of(const struct guard_record *r, uintptr_t from, uintptr_t end, struct die_
 	return true;
 }
 
-/* What the guards could not see, because it stayed in the object's own pages. */
+/* What the guards could not see, because it stayed in the object's own pages. Fills
+ * in the code and the bytes. */
+static bool
+slack_changed(const struct guard_record *r, struct die_info *info, struct die_diff *d)
+{
+	if (unlikely(diff_of(r, r->base + r->bytes, guardspace_open_end(r), d)))
+		info->code = DIE_CANARY;
+	else if (unlikely(diff_of(r, guardspace_open_start(r), r->base, d)))
+		info->code = DIE_UNDERFLOW_SEEN;
+	else
+		return false;
+	info->diff = d;
+	return true;
+}
+
 static void
 check_slack(const struct guard_record *r, enum malloc_api api)
 {
 	struct die_diff d;
-	struct die_info info = { .api = malloc_api_name(api), .site = "slack", .addr = r->base,
-		.diff = &d };
-	uintptr_t end = r->base + r->bytes;
-	if (unlikely(diff_of(r, end, guardspace_open_end(r), &d)))
-		info.code = DIE_CANARY;
-	else if (unlikely(diff_of(r, guardspace_open_start(r), r->base, &d)))
-		info.code = DIE_UNDERFLOW_SEEN;
-	else
-		return;
-	complain(&info);
+	struct die_info info = { .api = malloc_api_name(api), .site = "slack", .addr = r->base };
+	if (unlikely(slack_changed(r, &info, &d)))
+		complain(&info);
+}
+
+/* The same for an object that another thread may be freeing: its pages stay until
+ * mode.looked_at names another (GUARDMODE-1). */
+static bool
+live_slack_changed(struct guard_record *r, struct die_info *info, struct die_diff *d)
+{
+	void *nobody = NULL;
+	uint32_t live = GUARD_LIVE;
+	bool changed = false;
+	if (!aptr_cas(&mode.looked_at, &nobody, r))
+		return false;           /* another pass is at it */
+	/* an update, not a load: whoever frees it afterwards sees looked_at */
+	if (a32_cas(&r->state, &live, GUARD_LIVE))
+		changed = slack_changed(r, info, d);
+	aptr_store_release(&mode.looked_at, NULL);
+	return changed;
+}
+
+/* After the record has left GUARD_LIVE, before its pages fault. */
+static void
+wait_until_not_looked_at(const struct guard_record *r)
+{
+	while (unlikely(aptr_load_acquire(&mode.looked_at) == r))
+		sched_yield();
 }
 
 /* ---- alloc -------------------------------------------------------------- */
@@ -92,6 +126,7 @@ guardmode_init(const struct guardmode_config *config)
 	mode.config = *config;
 	mode.key = config->seed;
 	a32_store_relaxed(&mode.warned, 0);
+	aptr_store_relaxed(&mode.looked_at, NULL);
 	if (!config->on)
 		return;
 	if (config->seed == 0)
@@ -224,6 +259,7 @@ guardmode_free(void *p, enum malloc_api api)
 			die_corruption("GUARDSPACE-1", r);
 		if (mode.config.mismatch)
 			debug_check_pair(&r->side, p, api);
+		wait_until_not_looked_at(r);
 		check_slack(r, api);
 		sidetable_write_free(&r->side, r->bytes, api);
 		guardspace_free(r);
@@ -300,10 +336,14 @@ check_record(struct guard_record *r, void *arg)
 		return;
 	uint64_t serial = side_serial(&r->side);
 	uintptr_t base = r->base;
-	if (guardspace_sound(r) || side_serial(&r->side) != serial || a32_load_acquire(&r->state) != GUARD_LIVE)
+	struct die_info info = { .code = DIE_CANARY };
+	struct die_diff d;
+	const char *tag = !guardspace_sound(r) ? "GUARDSPACE-1" :
+	    live_slack_changed(r, &info, &d) ? "slack" : NULL;
+	if (tag == NULL || side_serial(&r->side) != serial || a32_load_acquire(&r->state) != GUARD_LIVE)
 		return;
 	c->where = base;
-	c->tag = "GUARDSPACE-1";
+	c->tag = tag;
 }
 
 const char *
@@ -314,6 +354,25 @@ guardmode_check(uintptr_t *where)
 		guardspace_each(check_record, &c);
 	*where = c.where;
 	return c.tag;
+}
+
+bool
+guardmode_explain(uintptr_t where, const char *api)
+{
+	struct die_diff d;
+	struct die_info info = { .api = api, .site = "slack", .addr = where };
+	struct guard_record *r = record_of((const void *)where);
+	if (r == NULL || r->base != where || !guardspace_sound(r) ||
+	    !live_slack_changed(r, &info, &d))
+		return false;
+	complain(&info);
+	return true;
+}
+
+void
+guardmode_fork_child(void)
+{
+	aptr_store_relaxed(&mode.looked_at, NULL);
 }
 
 void

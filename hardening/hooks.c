@@ -360,7 +360,7 @@ hook_slot_explain(uintptr_t where, const char *api)
 {
 	size_t idx;
 	const struct mspan *s = span_of(where);
-	if (debug_explain(where, api))
+	if (guardmode_explain(where, api) || debug_explain(where, api))
 		return true;
 	if (s == NULL || mspan_is_large(s))
 		return false;
@@ -413,6 +413,7 @@ void
 hook_outside_after_fork_child(void)
 {
 	guardspace_fork_child();
+	guardmode_fork_child();
 	sample_after_fork_child();
 	zerosize_after_fork_child();
 }

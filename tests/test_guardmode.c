@@ -232,6 +232,42 @@ slack(void **state)
 }
 
 static void
+explain_it(void *p)
+{
+	guardmode_explain((uintptr_t)p, "verify");
+}
+
+/* Of live objects, on either side. */
+static void
+slack_of_live(void **state)
+{
+	static const struct { int at; enum die_code code; } touch[] = {
+		{ 41, DIE_CANARY }, { -1, DIE_UNDERFLOW_SEEN },
+	};
+	uintptr_t where;
+	(void)state;
+	start(false, 16, 1 << 30);
+	char *whole = get(41, 16);
+	for (size_t i = 0; i < 2; i++) {
+		char *p = get(41, 16);
+		memset(p, 'x', 41);
+		assert_null(guardmode_check(&where));
+		assert_false(guardmode_explain((uintptr_t)p, "verify"));
+		p[touch[i].at]++;
+		assert_string_equal(guardmode_check(&where), "slack");
+		assert_int_equal(where, (uintptr_t)p);
+		assert_false(guardmode_explain((uintptr_t)whole, "verify"));
+		assert_true(fake_die_caught(explain_it, p));
+		assert_int_equal(fake_die_info.code, touch[i].code);
+		assert_int_equal(fake_die_info.addr, (uintptr_t)p);
+		p[touch[i].at]--;
+		assert_null(guardmode_check(&where));
+		free_it(p);
+	}
+	free_it(whole);
+}
+
+static void
 planted(void **state)
 {
 	uintptr_t where;
@@ -330,6 +366,7 @@ main(void)
 		cmocka_unit_test(places), cmocka_unit_test(freed_pages_fault),
 		cmocka_unit_test(first_in_first_out), cmocka_unit_test(runs_come_back),
 		cmocka_unit_test(claims), cmocka_unit_test(given_up), cmocka_unit_test(slack),
+		cmocka_unit_test(slack_of_live),
 		cmocka_unit_test(planted), cmocka_unit_test(planted_on_the_list),
 		cmocka_unit_test(spent_budget), cmocka_unit_test(threads),
 	};

@@ -6,6 +6,7 @@
  *   under-read under-write    the byte before it
  *   after-read after-write    its middle byte, freed
  *   late                      the byte behind, where alignment leaves it: seen at free
+ *   kept                      the same, and never freed: seen at exit
  *   twice                     freed, freed again
  *   inner                     a free of its second byte
  *   resize                    a realloc of the freed object
@@ -120,7 +121,8 @@ beside(const char *kind, size_t bytes)
 	char *at = kind[0] == 'u' ? p - 1 : p + bytes;
 	announce(at, p, bytes);
 	touch(kind, mistake ? at : p);
-	release_object(p, bytes);
+	if (strcmp(kind, "kept") != 0)
+		release_object(p, bytes);
 }
 
 static void
@@ -186,7 +188,8 @@ run(const char *kind, size_t bytes)
 		resize(bytes);
 	else if (strncmp(kind, "after", 5) == 0)
 		after(kind, bytes);
-	else if (strchr(kind, '-') != NULL || strcmp(kind, "late") == 0)
+	else if (strchr(kind, '-') != NULL || strcmp(kind, "late") == 0 ||
+	    strcmp(kind, "kept") == 0)
 		beside(kind, bytes);
 	else
 		wrong_free(kind, bytes);

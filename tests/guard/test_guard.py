@@ -126,6 +126,19 @@ def test_byte_of_alignment(run, report, bug, guard, language, threads, size):
     check_life(said, bug[language], freed=False)
 
 
+@pytest.mark.parametrize("size", [n for n in SIZES if n % 16])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_byte_of_alignment_of_a_live_object(run, report, bug, guard, language, size):
+    """The same in an object that is never freed: seen when the program ends."""
+    done = run([bug[language], "kept", size, 1], env=guard())
+    _, base, _ = announced(done)
+    assert done.err.startswith(f"spanguard: verify: invariant slack is broken at {base}\n"), done
+    assert re.search(f"^==\\d+==ERROR: spanguard: heap-buffer-overflow detected .* on address {base} ", done.err, re.M), done
+    assert f"offset {size}: 0x01 (expected 0x" in done.err and done.status == -6, done
+    silent = run([bug[language], "kept", size, 1, "ok"], env=guard())
+    assert silent.status == 0 and silent.err == "", silent
+
+
 # ---------------------------------------------------------------- wrong calls
 
 FREES = {
