@@ -13,7 +13,7 @@
 
 pid_t _Fork(void);
 
-typedef pid_t (*fork_function)(void);
+typedef pid_t fork_function(void);
 
 static atomic_ptr libc_fork;
 
@@ -31,12 +31,10 @@ _Fork(void)
 {
 	if (aptr_load_acquire(&libc_fork) == NULL)
 		find_libc_fork();
-	void *p = aptr_load_acquire(&libc_fork);
-	fork_function f;
-	if (p == NULL) {
+	fork_function *f = (fork_function *)aptr_load_acquire(&libc_fork);
+	if (f == NULL) {
 		errno = ENOSYS;
 		return -1;
 	}
-	__builtin_memcpy(&f, &p, sizeof f);
 	return proc_fork(f);
 }

@@ -235,12 +235,18 @@ tend(void)
 		verify_now_and_then();
 }
 
+INLINE void
+tend_if_due(void)
+{
+	if (unlikely(mheap_.config.tended))
+		tend();
+}
+
 static void
 cache_done(struct mcache *c)
 {
 	proc_shared_unlock(c);
-	if (unlikely(mheap_.config.tended))
-		tend();
+	tend_if_due();
 }
 
 static struct mspan *
@@ -352,10 +358,8 @@ alloc_again(size_t bytes, size_t align, unsigned spc, bool *fresh)
 /* In armed modes the rooms walk the stack from here, not from where they are. A
  * handler's call that comes in between puts back what it found. */
 INLINE const void *
-enter_call(struct mcache *c, const void *frame)
+swap_frame(struct mcache *c, const void *frame)
 {
-	if (c == NULL || !mheap_.config.armed)
-		return NULL;
 	const void *outer = c->call_frame;
 	c->call_frame = frame;
 	compiler_fence();
@@ -363,11 +367,23 @@ enter_call(struct mcache *c, const void *frame)
 }
 
 INLINE void
-leave_call(struct mcache *c, const void *outer)
+put_frame_back(struct mcache *c, const void *outer)
 {
 	compiler_fence();
+	c->call_frame = outer;
+}
+
+INLINE const void *
+enter_call(struct mcache *c, const void *frame)
+{
+	return c != NULL && mheap_.config.armed ? swap_frame(c, frame) : NULL;
+}
+
+INLINE void
+leave_call(struct mcache *c, const void *outer)
+{
 	if (c != NULL && mheap_.config.armed)
-		c->call_frame = outer;
+		put_frame_back(c, outer);
 }
 
 static void *
@@ -430,19 +446,16 @@ alloc_armed(struct mcache *c, size_t bytes, unsigned spc, enum malloc_api api)
 	spc = size_class_tailed(bytes, mheap_.config.tail_bytes) + (noscan ? SPAN_NOSCAN : 0);
 	if (c->alloc[spc].n == 0)
 		return NULL;
-	const void *outer = c->call_frame;
-	c->call_frame = callstack_frame();
-	compiler_fence();
+	const void *outer = swap_frame(c, callstack_frame());
 	void *p = hook_outside_alloc(bytes, MALLOC_ALIGN, noscan, false, api);
 	if (likely(p == NULL)) {
 		p = mcache_next_slot(c, spc, &fresh);
-		if (unlikely(mheap_.config.tended) && p != NULL)
-			tend();
-		if (likely(p != NULL))
+		if (likely(p != NULL)) {
+			tend_if_due();
 			hook_slot_alloc(span_of((uintptr_t)p), p, bytes, MALLOC_ALIGN, api, fresh);
+		}
 	}
-	compiler_fence();
-	c->call_frame = outer;
+	put_frame_back(c, outer);
 	return p;
 }
 
@@ -636,10 +649,10 @@ NOINLINE void
 free_slow(void *p, enum malloc_api api)
 {
 	struct mcache *c = mcache_self();
-	if (unlikely(c == NULL) && mheap_.config.exact && p != NULL)
-		c = mcache_attach();    /* stacks are walked by what is known of the thread */
 	if (p == NULL)
 		return;
+	if (unlikely(c == NULL) && mheap_.config.exact)
+		c = mcache_attach();    /* stacks are walked by what is known of the thread */
 	const void *outer = enter_call(c, callstack_frame());
 	free_any(p, api);
 	leave_call(c, outer);

@@ -344,9 +344,9 @@ proc_fork(int (*bare)(void))
 	return pid;
 }
 
-/* A plain clone, and whatever proc_fork lets pass, run no handlers. A word that the kernel clears in any child
- * tells; it is looked at only by a thread that would otherwise wait for a lock,
- * perhaps for a holder that was left behind in the parent. */
+/* A bare clone, and what proc_fork lets pass, run no handlers. A word that the
+ * kernel clears in any child tells; it is looked at only by a thread that would
+ * otherwise wait for a lock, perhaps for a holder left behind in the parent. */
 static bool
 child_without_handlers(void)
 {
