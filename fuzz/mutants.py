@@ -317,11 +317,13 @@ def scratch_one(path, harnesses, seconds):
     if "sched" in wanted:       # its schedules are as random as an engine's
         exe = os.path.join(tree, "h8")
         Sched().build(tree, touched, exe)
-        begin = time.time()
-        status, text = run([exe, "--pct=100000", "--seed=7"], seconds)
-        if "FAIL" in text or status not in (0, "timeout"):
-            return (verdict(status, text) if "FAIL" not in text else "litmus", "sched",
-                    time.time() - begin)
+        begin, seed = time.time(), 0
+        while time.time() - begin < seconds:        # a few of each program, and again
+            seed += 1
+            status, text = run([exe, "--pct=200", f"--seed={seed}"], seconds)
+            if "FAIL" in text or status not in (0, "timeout"):
+                return (verdict(status, text) if "FAIL" not in text else "litmus", "sched",
+                        time.time() - begin)
     return fuzz(tree, touched, mine or harnesses[:1], seconds, True)
 
 

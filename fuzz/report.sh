@@ -24,7 +24,7 @@ speed "as they are"
 
 echo "== coverage by the corpus alone: file, lines, branches"
 rm -rf build/fuzz/prof
-for harness in $($cov list); do
+for harness in $($plain list); do
 	for d in corpus/$harness corpus/regress/$harness; do
 		[ -d $d ] || continue
 		LLVM_PROFILE_FILE=build/fuzz/prof/$harness-%p.profraw $cov run $harness $d > /dev/null
