@@ -232,10 +232,10 @@ hook_span_release(struct mspan *s)
 INLINE bool
 strict_alloc(const struct mspan *s, void *p, bool fresh)
 {
-	if (fresh)
-		zero_bring_in(s, p);
 	if (mspan_is_large(s))
 		return fresh;
+	if (fresh)
+		zero_bring_in(s, p);
 	if (unlikely(!zero_holds(s, p)))
 		zero_check(s, p, "malloc");
 	canary_write(s, p);

@@ -26,16 +26,15 @@ zero_init(bool enabled)
 	zero_state_.on = enabled;
 }
 
-/* One system call for these is cheaper than the page faults; of larger objects a
- * program may leave most alone. */
-enum { POPULATE_MIN_BYTES = 16384, POPULATE_MAX_BYTES = 1 << 20 };
+/* From here on one system call is cheaper than the page faults. */
+enum { POPULATE_MIN_BYTES = 16384 };
 
 void
 zero_bring_in(const struct mspan *s, void *p)
 {
 	size_t page = sys_page_bytes();
 	uintptr_t at = (uintptr_t)p, end = at + s->elem_bytes;
-	if (!zero_state_.on || s->elem_bytes > POPULATE_MAX_BYTES)
+	if (!zero_state_.on)
 		return;
 	if (s->elem_bytes >= POPULATE_MIN_BYTES) {
 		at = align_down(at, page);

@@ -506,6 +506,20 @@ def test_mappings_with_mprotect_guards(build, run, guarded):
     assert full < most
 
 
+@pytest.mark.strict(debug=False)
+@pytest.mark.parametrize("guards", ["marker", "mprotect"])
+@pytest.mark.parametrize("count, size", [(100000, 160 << 10), (1000000, 64)])
+def test_many_live_objects(build, run, guarded, count, size, guards):
+    """Under the kernel's own limit of mappings, and resident is what the program touched: two pages each."""
+    main = build(HERE / "many_objects.c", "-O1")
+    most = int(pathlib.Path("/proc/sys/vm/max_map_count").read_text())
+    out = run([main, count, size], guarded, options=f"guards={guards}", timeout=120).clean()
+    print(f"{guarded.name}, guards={guards}, {count} x {size}: {out}")
+    mappings, mib = [int(n) for n in re.fullmatch(r"mappings (\d+) MiB (\d+)\n", out).groups()]
+    assert mappings < (64 if guards == "marker" else most)
+    assert mib << 20 < count * min(size + 64, 8192) * 1.25
+
+
 @pytest.mark.strict
 @pytest.mark.parametrize("program", ["hello.c", "orphans.c", "huge.c"])
 def test_mprotect_guards_work(build, run, guarded, program):
