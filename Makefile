@@ -25,7 +25,7 @@ TOOL_SRC = $(wildcard tools/*.c)
 TOOL_OBJ = $(patsubst %.c,$(BUILD)/tool/%.o,$(TOOL_SRC)) \
 	$(BUILD)/lib/src/options.o $(BUILD)/lib/src/print.o $(BUILD)/lib/src/log.o
 
-.PHONY: all check demo bench bench-quick bench-debug bench-peers bench-rooms coverage install clean setup stress help unit generated
+.PHONY: all check demo bench bench-quick bench-debug bench-peers bench-rooms coverage install checked clean setup stress help unit generated
 all: $(BUILD)/libspanguard.so $(BUILD)/libspanguard.a $(BUILD)/spanguard
 
 help:
@@ -63,6 +63,11 @@ $(BUILD)/libspanguard.a: $(LIB_OBJ)
 	objcopy --localize-hidden $(BUILD)/lib/spanguard.o
 	rm -f $@
 	ar rcs $@ $(BUILD)/lib/spanguard.o
+
+# the library with lock checks: tests/life/test_handlers.py
+checked:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/checked \
+		CFLAGS="-O1 -g -DSPANGUARD_LOCK_CHECKS=2" $(BUILD)/checked/libspanguard.so
 
 $(BUILD)/spanguard: $(TOOL_OBJ)
 	$(CC) $(CFLAGS) -o $@ $(TOOL_OBJ) -ldw -lelf -ljansson -lm

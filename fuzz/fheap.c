@@ -194,14 +194,20 @@ sg_heap_idle(void)
 	malloc_trim_all();
 }
 
+void
+sg_heap_forget_calls(void)
+{
+	lock_forget_held();
+	for (struct mcache *c = mcache_first(); c != NULL; c = c->next)
+		c->busy = CACHE_IDLE;
+}
+
 const struct die_info *
 sg_heap_try(void (*fn)(void *), void *arg)
 {
 	if (!fake_die_caught(fn, arg))
 		return NULL;
-	lock_forget_held();
-	for (struct mcache *c = mcache_first(); c != NULL; c = c->next)
-		c->busy = CACHE_IDLE;
+	sg_heap_forget_calls();
 	return &fake_die_info;
 }
 

@@ -42,6 +42,9 @@ void sg_heap_idle(void);
 /* The cache of thread t, or NULL if it has none now. */
 struct mcache *sg_heap_cache(unsigned t);
 
+/* No lock is held and no cache in a call any more, wherever that was left. */
+void sg_heap_forget_calls(void);
+
 /* NULL: fn returned. Else what it died of; all its locks are free again. */
 const struct die_info *sg_heap_try(void (*fn)(void *), void *arg);
 

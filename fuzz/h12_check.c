@@ -223,7 +223,7 @@ sg_flip_is_reported(const struct sg_field *f, size_t bit)
 	*at = old;
 	sigaction(SIGSEGV, &segv, NULL);
 	sigaction(SIGBUS, &bus, NULL);
-	lock_forget_held();
+	sg_heap_forget_calls();
 	return reported;
 }
 

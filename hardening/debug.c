@@ -28,9 +28,8 @@ static struct debug_config config;
 
 /* The queue of slots that wait: addresses of slots that are live to the tiers. */
 static struct {
-	struct mutex lock;
+	struct outer_mutex lock;
 	struct persistent memory;
-	atomic_u32 holder;              /* tid that has the lock */
 	uint64_t *ring;                 /* entry_of; NULL: nothing waits */
 	size_t places;                  /* a power of two */
 	size_t head, tail;              /* ever taken out, put in; under lock */
@@ -51,7 +50,7 @@ debug_init(const struct debug_config *c)
 {
 	config = *c;
 	memset(&wait, 0, sizeof(wait));
-	wait.lock = (struct mutex)MUTEX_INIT(LOCK_WAITING);
+	wait.lock = (struct outer_mutex)OUTER_MUTEX_INIT(LOCK_WAITING);
 	persistent_init(&wait.memory);
 	if (!c->redzone || c->wait_bytes == 0)
 		return;
@@ -62,10 +61,21 @@ debug_init(const struct debug_config *c)
 }
 
 void
+debug_fork_prepare(void)
+{
+	mutex_lock(&wait.lock.lock);
+}
+
+void
+debug_fork_parent(void)
+{
+	mutex_unlock(&wait.lock.lock);
+}
+
+void
 debug_after_fork_child(void)
 {
-	mutex_reset(&wait.lock);
-	a32_store_relaxed(&wait.holder, 0);
+	mutex_reset(&wait.lock.lock);
 }
 
 /* ---- zones -------------------------------------------------------------- */
@@ -293,19 +303,10 @@ wait_bound(void)
 static bool
 wait_lock(void)
 {
-	uint32_t me = (uint32_t)sidetable_tid();
-	if (a32_load_relaxed(&wait.holder) == me)
+	if (mcache_slow_interrupted())
 		return false;
-	mutex_lock(&wait.lock);
-	a32_store_relaxed(&wait.holder, me);
+	outer_lock(&wait.lock);
 	return true;
-}
-
-static void
-wait_unlock(void)
-{
-	a32_store_relaxed(&wait.holder, 0);
-	mutex_unlock(&wait.lock);
 }
 
 /* A slot's address, and above it its length: who makes room does not look it up. */
@@ -352,7 +353,7 @@ keep_waiting(const struct mspan *s, uintptr_t p)
 	wait.bytes += s->elem_bytes;
 	size_t n = take_locked(bound, out);
 	uintptr_t next = (uintptr_t)(wait.ring[wait.head & (wait.places - 1)] & (ADDR_LIMIT - 1));
-	wait_unlock();
+	outer_unlock(&wait.lock);
 	for (size_t i = 0; i < n; i++)
 		leave(out[i]);
 	__builtin_prefetch(span_of(next), 1);
@@ -368,7 +369,7 @@ debug_flush(void)
 		if (wait.ring == NULL || !wait_lock())
 			return;
 		n = take_locked(0, out);
-		wait_unlock();
+		outer_unlock(&wait.lock);
 		for (size_t i = 0; i < n; i++)
 			leave(out[i]);
 	} while (n != 0);

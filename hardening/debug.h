@@ -44,6 +44,8 @@ struct debug_config {
 };
 
 void debug_init(const struct debug_config *config);
+void debug_fork_prepare(void);
+void debug_fork_parent(void);
 void debug_after_fork_child(void);
 
 /* Empties the queue. */

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "../src/die.h"
-#include "../src/lock.h"
+#include "../src/mcache.h"
 #include "../src/sys.h"
 
 enum {
@@ -37,7 +37,7 @@ struct guard_class {
 };
 
 static struct {
-	struct mutex lock;
+	struct outer_mutex lock;
 	struct guardspace_config config;
 	size_t page, chunk_bytes;
 	struct guard_class class[CLASSES];
@@ -46,10 +46,7 @@ static struct {
 	atomic_ptr inbox;           /* freed, by next, the latest first */
 	atomic_u64 unguarded;
 	struct guard_directory dir;
-} space = { .lock = MUTEX_INIT(LOCK_GUARDSPACE) };
-
-/* This thread has the lock, or waits for it. */
-static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
+} space = { .lock = OUTER_MUTEX_INIT(LOCK_GUARDSPACE) };
 
 /* ---- the lock ----------------------------------------------------------- */
 
@@ -57,20 +54,10 @@ static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 static bool
 lock_space(void)
 {
-	if (inside)
+	if (mcache_slow_interrupted())
 		return false;
-	inside = true;
-	compiler_fence();
-	mutex_lock(&space.lock);
+	outer_lock(&space.lock);
 	return true;
-}
-
-static void
-unlock_space(void)
-{
-	mutex_unlock(&space.lock);
-	compiler_fence();
-	inside = false;
 }
 
 /* ---- lists -------------------------------------------------------------- */
@@ -200,8 +187,7 @@ guardspace_init(const struct guardspace_config *config)
 	space.page = sys_page_bytes();
 	space.dir.page_bytes = space.page;
 	space.chunk_bytes = CHUNK_OS_PAGES * space.page;
-	mutex_reset(&space.lock);
-	inside = false;
+	mutex_reset(&space.lock.lock);
 	memset(space.class, 0, sizeof(space.class));
 	space.quarantine = (struct record_list){ 0 };
 	space.quarantined = 0;
@@ -592,14 +578,14 @@ guardspace_take(size_t bytes, size_t align)
 	if (!lock_space())
 		return NULL;
 	struct guard_record *r = take_locked(pages, &fresh);
-	unlock_space();
+	outer_unlock(&space.lock);
 	if (r != NULL) {
 		place(r, bytes, align);
 		if (prepare(r, fresh, guardspace_open_start(r), guardspace_open_end(r)))
 			return r;
 		if (lock_space()) {
 			take_back_locked(r, fresh);
-			unlock_space();
+			outer_unlock(&space.lock);
 		}
 	}
 	a64_fetch_add(&space.unguarded, 1);
@@ -757,26 +743,26 @@ guardspace_give_up(struct guard_record *r)
 	if (!lock_space())
 		return false;
 	give_up_locked(r);
-	unlock_space();
+	outer_unlock(&space.lock);
 	return true;
 }
 
 void
 guardspace_fork_prepare(void)
 {
-	mutex_lock(&space.lock);
+	mutex_lock(&space.lock.lock);
 }
 
 void
 guardspace_fork_parent(void)
 {
-	mutex_unlock(&space.lock);
+	mutex_unlock(&space.lock.lock);
 }
 
 void
 guardspace_fork_child(void)
 {
-	mutex_reset(&space.lock);
+	mutex_reset(&space.lock.lock);
 }
 
 void

@@ -25,6 +25,7 @@
 #include "root.h"
 #include "sample.h"
 #include "sidetable.h"
+#include "stoptheworld.h"
 #include "valgrind.h"
 #include "zero.h"
 #include "zerosize.h"
@@ -158,7 +159,6 @@ hook_heap_after_fork_child(void)
 {
 	guard_after_fork_child();
 	sidetable_after_fork_child();
-	debug_after_fork_child();
 	quarantine_after_fork_child();
 }
 
@@ -194,6 +194,7 @@ void
 hooks_start(void)
 {
 	hooks_start_sampling();
+	stw_init();
 	fault_start();
 	if (valgrind_is_on())           /* which knows no mseal */
 		return;
@@ -410,9 +411,10 @@ hook_outside_free(void *p, enum malloc_api api)
 }
 
 void
-hook_outside_after_fork_child(void)
+hook_fork_child(void)
 {
 	guardspace_fork_child();
+	debug_after_fork_child();
 	guardmode_fork_child();
 	sample_after_fork_child();
 	zerosize_after_fork_child();
@@ -428,15 +430,17 @@ hook_outside_check(uintptr_t *where)
 }
 
 void
-hook_outside_fork_prepare(void)
+hook_fork_prepare(void)
 {
+	debug_fork_prepare();
 	guardspace_fork_prepare();
 }
 
 void
-hook_outside_fork_parent(void)
+hook_fork_parent(void)
 {
 	guardspace_fork_parent();
+	debug_fork_parent();
 }
 
 int

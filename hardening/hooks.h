@@ -129,10 +129,10 @@ enum outside_verdict hook_outside_look(const void *p, enum malloc_api api, size_
 /* Frees p if it is OUTSIDE_OK. */
 enum outside_verdict hook_outside_free(void *p, enum malloc_api api);
 /* Around a fork (proc.c), the heap's locks being held. */
-void hook_outside_fork_prepare(void);
-void hook_outside_fork_parent(void);
+void hook_fork_prepare(void);
+void hook_fork_parent(void);
 /* In a forked child (proc.c), its one thread running. */
-void hook_outside_after_fork_child(void);
+void hook_fork_child(void);
 /* Recounts both (verify.c): NULL, or the tag that does not hold, and where. */
 const char *hook_outside_check(uintptr_t *where);
 

@@ -14,7 +14,6 @@
 #include "mark.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -32,6 +31,7 @@
 #include "../src/mspan.h"
 #include "../src/proc.h"
 #include "../src/report.h"
+#include "../src/sys.h"
 #include "../src/tls.h"
 
 enum {
@@ -786,19 +786,6 @@ now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* No handler of the program's may run here: it might wait for a stopped thread.
- * Faults stay deliverable, so that a bug of ours is a report and not a kill. */
-static void
-block_signals(sigset_t *old)
-{
-	static const int faults[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT };
-	sigset_t all;
-	sigfillset(&all);
-	for (size_t i = 0; i < ARRAY_LEN(faults); i++)
-		sigdelset(&all, faults[i]);
-	pthread_sigmask(SIG_SETMASK, &all, old);
-}
-
 /* What is left of a pass when its memory is gone. */
 struct verdict {
 	bool tried, ok;
@@ -876,19 +863,18 @@ mark_run(struct mark_request *req, struct mark_result *out)
 {
 	int saved = errno;
 	struct verdict v = { .ok = false };
-	sigset_t old;
 	memset(out, 0, sizeof(*out));
 	if (!may_run())
 		return false;
 	mallocinit();
-	block_signals(&old);
+	sys_hold_signals();     /* a handler might wait for a stopped thread */
 	if (!req->no_wait || proc_world_trylock()) {
 		if (!req->no_wait)
 			proc_world_lock();
 		run_in_world(req, out, &v);
 		proc_world_unlock();
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	sys_release_signals();
 	judge(&v, out);
 	errno = saved;
 	return v.ok;

@@ -213,9 +213,16 @@ take_signal(void)
 		if (sigaction(sig, NULL, &old) == 0 && (old.sa_flags & SA_SIGINFO) == 0 &&
 		    old.sa_handler == SIG_DFL && sigaction(sig, &sa, NULL) == 0) {
 			a32_store_release(&stw.signal, (uint32_t)sig);
+			sys_never_hold(sig);
 			return true;
 		}
 	return false;
+}
+
+void
+stw_init(void)
+{
+	sys_never_hold(SIGRTMAX - SIGNAL_FROM_TOP);
 }
 
 int

@@ -66,6 +66,10 @@ struct stw_failure {
 	char name[17];
 };
 
+/* At the start of the process: the signal that will be tried first stays deliverable
+ * to threads that hold theirs back (sys_hold_signals) while they wait for a lock. */
+void stw_init(void);
+
 /* Stops every thread but the caller. Anything but STW_OK: all of them run, and
  * *why says what was wrong. The caller holds the world lock and has blocked its
  * own signals. */

@@ -183,9 +183,7 @@ static void
 read_stats(struct spanguard_stats *s)
 {
 	mallocinit();
-	proc_world_lock();
-	mstats_read(&mheap_, s);
-	proc_world_unlock();
+	mstats_read_process(s);
 }
 
 EXPORT struct mallinfo2

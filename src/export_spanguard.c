@@ -108,9 +108,7 @@ EXPORT void
 spanguard_stats(struct spanguard_stats *out)
 {
 	mallocinit();
-	proc_world_lock();
-	mstats_read(&mheap_, out);
-	proc_world_unlock();
+	mstats_read_process(out);
 }
 
 EXPORT size_t

@@ -10,13 +10,16 @@
  * whether others sleep still; that costs at most one wake too many.
  * Source of the algorithm: U. Drepper, "Futexes are tricky" (2011), section 6.
  *
- * Checks, in builds with SPANGUARD_LOCK_CHECKS=1:
+ * Checks, in builds with SPANGUARD_LOCK_CHECKS=1, and LOCK-4 with 2, in whole
+ * libraries: unit tests call the tiers from outside of any call of the program's:
  *   LOCK-1  a lock is taken only while all ranks held are lower; equal ranks
  *           together only in LOCK_MCACHE, LOCK_MCENTRAL and LOCK_SPANSET, of
  *           which fork takes all. Rank LOCK_NONE is free of order. A trylock
  *           cannot wait, so it may go against the order, but counts as held.
  *   LOCK-2  only the holder unlocks, and asserts that it holds
  *   LOCK-3  nobody locks what they hold
+ *   LOCK-4  a lock is waited for only where no handler of the program's that comes
+ *           in would wait for it: the cache is marked, or signals are held back
  * What a thread holds is in its TLS: pointers of the first HELD_MAX locks, and
  * a count per rank. Builds without checks have no TLS from here.
  *
@@ -39,12 +42,13 @@
 #endif
 
 enum {
-	CHECKS = SPANGUARD_LOCK_CHECKS,
+	CHECKS = SPANGUARD_LOCK_CHECKS != 0,
 	SPINS = SPANGUARD_LOCK_SPINS,
 	FREE = 0, HELD = 1, CONTENDED = 2,
 };
 
 const bool lock_checks = CHECKS;
+const bool lock_checks_handlers = SPANGUARD_LOCK_CHECKS > 1;
 
 /* Referenced only under CHECKS: the compiler drops it from other builds. */
 static __thread struct held_locks held __attribute__((tls_model("initial-exec")));
@@ -71,6 +75,8 @@ check_order(const struct mutex *m)
 {
 	if (held_find(m) != HELD_MAX)
 		die_corruption("LOCK-3", m);
+	if (mutex_handlers_kept_out != NULL && !mutex_handlers_kept_out())
+		die_corruption("LOCK-4", m);
 	if (m->rank == LOCK_NONE)
 		return;
 	if (m->rank >= LOCK_RANKS)
@@ -139,6 +145,7 @@ take_if_free(struct mutex *m)
 }
 
 bool (*mutex_orphaned)(void);
+bool (*mutex_handlers_kept_out)(void);
 
 static NOINLINE void
 lock_slow(struct mutex *m)

@@ -36,6 +36,13 @@ extern bool (*mutex_orphaned)(void);
 /* True where the build checks ranks and ownership. */
 extern const bool lock_checks;
 
+/* True where it also checks what handlers may meet. */
+extern const bool lock_checks_handlers;
+
+/* Asked, where lock_checks_handlers, before a lock is waited for, or NULL: false says that a
+ * handler could come in while this thread has the lock, and wait for it for ever. */
+extern bool (*mutex_handlers_kept_out)(void);
+
 /* What a thread holds, where lock_checks. */
 enum { HELD_MAX = 64 };
 

@@ -16,8 +16,8 @@ enum lock_rank {
 	LOCK_SPANSET,     /* mspanset.c: growing a spine */
 	LOCK_MHEAP,       /* mheap.c: page allocator, span table, large spans */
 	LOCK_SIDE,        /* sidetable.c: blocks of records */
-	LOCK_WAITING,     /* debug.c: the queue of freed slots */
 	LOCK_PERSISTENT,  /* persistentalloc.c: the current metadata chunk */
+	LOCK_WAITING,     /* debug.c: the queue of freed slots */
 	LOCK_GUARDSPACE,  /* guardspace.c: lists of places for guarded objects */
 	LOCK_REPORT,      /* report.c: one whole report at a time */
 	LOCK_RANKS

@@ -584,14 +584,11 @@ free_large(struct mspan *s, void *p, enum malloc_api api)
 		mcache_defer_free(c, s);
 		return;
 	}
-	uint8_t busy = c != NULL ? c->busy : CACHE_IDLE;
-	mcache_enter(c);
+	uint8_t was = mcache_enter(c);
 	mheap_free_span(&mheap_, s);
 	if (mheap_.config.scavenge_on_slow_path)
 		mheap_scavenge_tick(&mheap_);
-	mcache_leave(c);
-	if (unlikely(busy == CACHE_FAST))
-		c->busy = CACHE_FAST;
+	mcache_leave_to(c, was);
 }
 
 INLINE void
@@ -897,12 +894,10 @@ malloc_trim_all(void)
 	hook_trim_begin();
 	proc_world_lock();
 	mcache_trim_all(&mheap_, self);
-	mcache_enter(self);
 	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
 		mcentral_sweep_all(&mheap_, &mheap_.central[i]);
 	size_t bytes = mheap_scavenge_all(&mheap_);
-	mcache_leave(self);
-	proc_world_unlock();
 	hook_trim_end();
+	proc_world_unlock();
 	return bytes;
 }

@@ -16,6 +16,7 @@
 #include "die.h"
 #include "marena.h"
 #include "sys.h"
+#include "tls.h"
 #include "../hardening/hooks.h"
 
 /* Full spans looked at per refill, in turn, before the class grows. */
@@ -33,21 +34,23 @@ static struct {
 
 /* ---- in and out ---- */
 
-void
+uint8_t
 mcache_enter(struct mcache *c)
 {
-	if (c != NULL)
-		c->busy = CACHE_SLOW;
+	if (c == NULL) {
+		sys_hold_signals();
+		return CACHE_IDLE;
+	}
+	uint8_t was = c->busy;
+	c->busy = CACHE_SLOW;
 	compiler_fence();
+	return was;
 }
 
-void
-mcache_leave(struct mcache *c)
+/* A handler may defer one more as long as busy says slow. */
+static void
+free_deferred(struct mcache *c)
 {
-	compiler_fence();
-	if (c == NULL)
-		return;
-	/* a handler may defer one more as long as busy says slow */
 	while (unlikely(aptr_load_relaxed(&c->deferred) != NULL)) {
 		struct mspan *s = aptr_exchange(&c->deferred, NULL), *next;
 		for (; s != NULL; s = next) {
@@ -55,7 +58,66 @@ mcache_leave(struct mcache *c)
 			mheap_free_span(c->heap, s);
 		}
 	}
-	c->busy = CACHE_IDLE;
+}
+
+void
+mcache_leave(struct mcache *c)
+{
+	mcache_leave_to(c, CACHE_IDLE);
+}
+
+void
+mcache_leave_to(struct mcache *c, uint8_t was)
+{
+	compiler_fence();
+	if (c == NULL) {
+		sys_release_signals();
+		return;
+	}
+	if (was == CACHE_SLOW)
+		return;
+	free_deferred(c);
+	c->busy = was;
+}
+
+void
+outer_lock(struct outer_mutex *m)
+{
+	struct mcache *self = mcache_self();
+	uint8_t was = mcache_enter(self);
+	mutex_lock(&m->lock);
+	m->holder = self;
+	m->was = was;
+}
+
+bool
+outer_trylock(struct outer_mutex *m)
+{
+	struct mcache *self = mcache_self();
+	uint8_t was = mcache_enter(self);
+	if (!mutex_trylock(&m->lock)) {
+		mcache_leave_to(self, was);
+		return false;
+	}
+	m->holder = self;
+	m->was = was;
+	return true;
+}
+
+void
+outer_unlock(struct outer_mutex *m)
+{
+	struct mcache *self = m->holder;
+	uint8_t was = m->was;
+	mutex_unlock(&m->lock);
+	mcache_leave_to(self, was);
+}
+
+bool
+mcache_slow_interrupted(void)
+{
+	const struct mcache *c = mcache_self();
+	return c != NULL && c->busy == CACHE_SLOW;
 }
 
 void
@@ -646,7 +708,7 @@ size_t
 mcache_trim_all(struct mheap *h, struct mcache *self)
 {
 	size_t pages = 0;
-	mcache_enter(self);
+	uint8_t was = mcache_enter(self);
 	for (struct mcache *c = mcache_first(); c != NULL; c = c->next) {
 		if (c->heap != h)
 			continue;
@@ -663,7 +725,7 @@ mcache_trim_all(struct mheap *h, struct mcache *self)
 		}
 		mutex_unlock(&c->lock);
 	}
-	mcache_leave(self);
+	mcache_leave_to(self, was);
 	return pages;
 }
 
@@ -704,13 +766,11 @@ abandon(struct mcache *c)
 }
 
 /* An open window is a list of what comes next: left as it is, every child of one
- * parent would be given the same slots in the same order. A handler that forked
- * in the middle of malloc finds the window in use; then it stays. */
+ * parent would be given the same slots in the same order. In the middle of malloc,
+ * where a handler forked, the window is in use and stays. */
 static void
 put_windows_back(struct mcache *c)
 {
-	if (c->busy != CACHE_IDLE)
-		return;
 	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
 		struct mcache_alloc *a = &c->alloc[spc];
 		if (a->n == 0)
@@ -722,7 +782,7 @@ put_windows_back(struct mcache *c)
 }
 
 void
-mcache_after_fork_child(struct mcache *self, struct mcache *shared)
+mcache_after_fork_child(struct mcache *self, struct mcache *shared, bool idle)
 {
 	mutex_reset(&caches.lock);
 	for (struct mcache *c = caches.all; c != NULL; c = c->next) {
@@ -733,7 +793,8 @@ mcache_after_fork_child(struct mcache *self, struct mcache *shared)
 			c->tid = c == self ? sys_gettid() : 0;
 			if (c->heap->config.seed == 0 && c->rng != NULL) {
 				rand_seed_os(c->rng);
-				put_windows_back(c);
+				if (c == shared || idle)
+					put_windows_back(c);
 			}
 		} else {
 			abandon(c);

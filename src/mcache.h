@@ -108,10 +108,32 @@ extern struct mcache mcache_armed;
  * is no memory. Owner only; *fresh: the slot's bytes are zero. */
 void *mcache_next_slot(struct mcache *c, unsigned spc, bool *fresh);
 
-/* Around everything the owner does under locks, its own or the heap's. c may be
- * NULL. leave frees what handlers left in deferred. */
-void mcache_enter(struct mcache *c);
+/* Around everything a thread does under locks, its own or others': a handler that
+ * comes in must not wait for them. c is the thread's own cache; NULL, where it has
+ * none: its signals are held back. enter says what busy was, which leave_to makes it
+ * again, with CACHE_SLOW the pair changes nothing; leave makes it idle. Both free
+ * what handlers left in deferred. */
+uint8_t mcache_enter(struct mcache *c);
 void mcache_leave(struct mcache *c);
+void mcache_leave_to(struct mcache *c, uint8_t was);
+
+/* A lock that the program's calls take first of all, from outside; a handler that
+ * comes in finds the cache busy, and does without. */
+struct outer_mutex {
+	struct mutex lock;
+	struct mcache *holder;          /* the holder's cache or NULL, and its busy before */
+	uint8_t was;
+};
+
+#define OUTER_MUTEX_INIT(r) { .lock = MUTEX_INIT(r) }
+
+void outer_lock(struct outer_mutex *m);
+bool outer_trylock(struct outer_mutex *m);
+void outer_unlock(struct outer_mutex *m);
+
+/* This is a handler that interrupted its thread's slow path: any lock may be the
+ * thread's own. */
+bool mcache_slow_interrupted(void);
 
 /* From a handler on the slow path: s, claimed by its remote bit, goes later. */
 void mcache_defer_free(struct mcache *c, struct mspan *s);
@@ -143,7 +165,7 @@ struct mcache *mcache_first(void);
  * the shared one. */
 void mcache_lock_all(void);
 void mcache_unlock_all(void);
-void mcache_after_fork_child(struct mcache *self, struct mcache *shared);
+void mcache_after_fork_child(struct mcache *self, struct mcache *shared, bool idle);
 
 /* Test builds: forgets all caches. */
 void mcache_reset(void);

@@ -7,6 +7,7 @@
 #include "marena.h"
 #include "mcache.h"
 #include "sys.h"
+#include "tls.h"
 #include "../hardening/hooks.h"
 
 /* The pools of struct mspan, by words of bits. */
@@ -400,8 +401,13 @@ mheap_flush_quarantine(struct mheap *h)
 void
 mheap_release_unmarked(struct mheap *h)
 {
-	if (hook_mark_due())
-		release_all(h, hook_mark_pass(h));
+	struct mspan *s = hook_mark_due() ? hook_mark_pass(h) : NULL;
+	if (s == NULL)
+		return;
+	struct mcache *self = mcache_self();
+	uint8_t was = mcache_enter(self);
+	release_all(h, s);
+	mcache_leave_to(self, was);
 }
 
 static void

@@ -90,17 +90,12 @@ count_caches(struct mheap *h, struct spanguard_stats *out)
 	}
 }
 
-/* So that spans neither come nor go and slots do not move between their counts. In
- * a handler that interrupted the slow path the locks may be this thread's own. */
-static bool
+/* So that spans neither come nor go and slots do not move between their counts. */
+static void
 lock_tiers(struct mheap *h)
 {
-	struct mcache *self = mcache_self();
-	if (self != NULL && self->busy == CACHE_SLOW)
-		return false;
 	mcache_lock_all();
 	mutex_lock(&h->lock);
-	return true;
 }
 
 static void
@@ -110,20 +105,22 @@ unlock_tiers(struct mheap *h)
 	mcache_unlock_all();
 }
 
-void
-mstats_read(struct mheap *h, struct spanguard_stats *out)
+static void
+read_tiers(struct mheap *h, struct spanguard_stats *out)
 {
-	struct sys_stats sys;
 	memset(out, 0, sizeof(*out));
-	bool locked = lock_tiers(h);
 	mstats_each_span(count_span, out);
 	count_caches(h, out);
 	out->free_page_bytes = (uint64_t)h->pages.free_pages << PAGE_SHIFT;
 	out->returned_bytes = (uint64_t)h->pages.scavenged_pages << PAGE_SHIFT;
 	out->parked_bytes = hook_quarantine_bytes();
 	out->reserved_bytes = h->reserved_bytes;
-	if (locked)
-		unlock_tiers(h);
+}
+
+static void
+read_rest(struct mheap *h, struct spanguard_stats *out)
+{
+	struct sys_stats sys;
 	sys_read_stats(&sys);
 	out->metadata_bytes = persistent_bytes(&h->meta) + hook_metadata_bytes();
 	out->guard_bytes = sys.guard_bytes;
@@ -132,6 +129,28 @@ mstats_read(struct mheap *h, struct spanguard_stats *out)
 	out->large_allocs = a64_load_relaxed(&h->large_allocs);
 	out->scavenged_bytes = a64_load_relaxed(&h->scavenged_pages) << PAGE_SHIFT;
 	out->system_calls = sys.calls;
+}
+
+void
+mstats_read(struct mheap *h, struct spanguard_stats *out)
+{
+	lock_tiers(h);
+	read_tiers(h, out);
+	unlock_tiers(h);
+	read_rest(h, out);
+}
+
+void
+mstats_read_process(struct spanguard_stats *out)
+{
+	if (mcache_slow_interrupted()) {
+		read_tiers(&mheap_, out);
+		read_rest(&mheap_, out);
+		return;
+	}
+	proc_world_lock();
+	mstats_read(&mheap_, out);
+	proc_world_unlock();
 }
 
 /* The fields of struct spanguard_stats by name; all are uint64_t. */
@@ -190,9 +209,7 @@ mstats_log(void)
 	static char buf[2048];
 	struct spanguard_stats s;
 	struct print out;
-	proc_world_lock();
-	mstats_read(&mheap_, &s);
-	proc_world_unlock();
+	mstats_read_process(&s);
 	print_init(&out, buf, sizeof(buf));
 	print_str(&out, "spanguard: statistics ");
 	mstats_print_json(&s, &out);

@@ -15,6 +15,10 @@ void mstats_each_span(void (*fn)(struct mspan *s, void *arg), void *arg);
 /* Caller holds the world lock or is alone. */
 void mstats_read(struct mheap *h, struct spanguard_stats *out);
 
+/* Of the process's heap, under the world lock; in a handler that interrupted the
+ * slow path, whose locks may be this thread's own, without any. */
+void mstats_read_process(struct spanguard_stats *out);
+
 /* One line of JSON, the fields by their names. */
 void mstats_print_json(const struct spanguard_stats *s, struct print *out);
 

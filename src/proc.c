@@ -56,8 +56,8 @@ enum {
 _Thread_local struct thread_state thread_state TLS_MODEL;
 
 static struct mutex init_lock = MUTEX_INIT(LOCK_INIT);
-static struct mutex world = MUTEX_INIT(LOCK_WORLD);
-static struct mutex shared_lock = MUTEX_INIT(LOCK_SHARED);
+static struct outer_mutex world = OUTER_MUTEX_INIT(LOCK_WORLD);
+static struct outer_mutex shared_lock = OUTER_MUTEX_INIT(LOCK_SHARED);
 static atomic_ptr shared_cache;    /* struct mcache *; written once, under shared_lock */
 static struct mcache *early_cache;
 static atomic_u32 initialised;
@@ -144,9 +144,11 @@ thread_exit(void *arg)
 		return;
 	if (c->exit_round++ < EXIT_ROUNDS && pthread_setspecific(exit_key, c) == 0)
 		return;
+	sys_hold_signals();
 	thread_state.gone = true;
 	tls_set(NULL);
 	mcache_release(c);
+	sys_release_signals();
 }
 
 /* May call calloc for a late key; the cache is in place by then. */
@@ -174,8 +176,13 @@ mcache_attach(void)
 		return NULL;
 	mallocinit();
 	struct mcache *c = take_early_cache();
-	if (c == NULL)
+	if (c == NULL) {
+		sys_hold_signals();     /* until a handler finds the cache, too */
 		c = mcache_acquire(&mheap_, sys_gettid());
+		if (c != NULL)
+			tls_set(c);
+		sys_release_signals();
+	}
 	if (c == NULL)
 		return NULL;
 	tls_set(c);
@@ -194,7 +201,7 @@ shared_locked(void)
 		aptr_store_relaxed(&shared_cache, c);
 	}
 	if (c == NULL)
-		mutex_unlock(&shared_lock);
+		outer_unlock(&shared_lock);
 	return c;
 }
 
@@ -204,23 +211,21 @@ proc_shared_lock(void)
 	if (tls_offset() == 0)
 		return NULL;
 	mallocinit();
-	mutex_lock(&shared_lock);
+	outer_lock(&shared_lock);
 	return shared_locked();
 }
 
 struct mcache *
 proc_shared_trylock(void)
 {
-	if (!mutex_trylock(&shared_lock))
-		return NULL;
-	return shared_locked();
+	return outer_trylock(&shared_lock) ? shared_locked() : NULL;
 }
 
 void
 proc_shared_unlock(struct mcache *c)
 {
 	if (unlikely(c == aptr_load_relaxed(&shared_cache)))
-		mutex_unlock(&shared_lock);
+		outer_unlock(&shared_lock);
 }
 
 /* ---- the whole heap ---- */
@@ -228,19 +233,19 @@ proc_shared_unlock(struct mcache *c)
 void
 proc_world_lock(void)
 {
-	mutex_lock(&world);
+	outer_lock(&world);
 }
 
 bool
 proc_world_trylock(void)
 {
-	return mutex_trylock(&world);
+	return outer_trylock(&world);
 }
 
 void
 proc_world_unlock(void)
 {
-	mutex_unlock(&world);
+	outer_unlock(&world);
 }
 
 void
@@ -258,11 +263,11 @@ proc_reset(void)
 static bool
 fork_try_begin(void)
 {
-	if (!mutex_trylock(&world))
+	if (!outer_trylock(&world))
 		return false;
-	if (mutex_trylock(&shared_lock))
+	if (mutex_trylock(&shared_lock.lock))
 		return true;
-	mutex_unlock(&world);
+	outer_unlock(&world);
 	return false;
 }
 
@@ -272,45 +277,62 @@ fork_lock_rest(void)
 	mcache_lock_all();
 	mutex_lock(&mheap_.lock);
 	mutex_lock(&mheap_.meta.lock);
-	hook_outside_fork_prepare();
+	hook_fork_prepare();
 }
 
+/* In a handler that interrupted our slow path the locks may be this thread's own:
+ * then the child is one without handlers. */
 static void
 fork_prepare(void)
 {
-	mutex_lock(&world);
-	mutex_lock(&shared_lock);
+	thread_state.forks_bare = mcache_slow_interrupted();
+	if (thread_state.forks_bare)
+		return;
+	outer_lock(&world);
+	mutex_lock(&shared_lock.lock);
 	fork_lock_rest();
 }
 
 static void
 fork_parent(void)
 {
-	hook_outside_fork_parent();
+	if (thread_state.forks_bare)
+		return;
+	hook_fork_parent();
 	mutex_unlock(&mheap_.meta.lock);
 	mutex_unlock(&mheap_.lock);
 	mcache_unlock_all();
-	mutex_unlock(&shared_lock);
-	proc_world_unlock();
+	mutex_unlock(&shared_lock.lock);
+	outer_unlock(&world);
 }
 
+/* idle: the fork interrupted no call of ours. */
 static void
-fork_child(void)
+make_whole_in_child(bool idle)
 {
 	if (fork_word != NULL)
 		a32_store_relaxed(fork_word, 1);
-	hook_outside_after_fork_child();        /* the highest ranks first: others are taken below */
+	hook_fork_child();        /* the highest ranks first: others are taken below */
 	mutex_reset(&mheap_.meta.lock);
 	mutex_reset(&mheap_.lock);
-	mutex_reset(&shared_lock);
-	mutex_reset(&world);
+	mutex_reset(&shared_lock.lock);
+	mutex_reset(&world.lock);
 	span_set_lock_after_fork();
-	mcache_after_fork_child(mcache_self(), aptr_load_relaxed(&shared_cache));
+	mcache_after_fork_child(mcache_self(), aptr_load_relaxed(&shared_cache), idle);
 	hook_heap_after_fork_child();
 	hook_mark_after_fork_child();
 	/* the background thread stayed in the parent */
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
 		mheap_.config.scavenge_on_slow_path = true;
+}
+
+static void
+fork_child(void)
+{
+	if (thread_state.forks_bare)
+		return;
+	make_whole_in_child(world.was == CACHE_IDLE);
+	mcache_leave_to(world.holder, world.was);
 }
 
 static bool
@@ -319,6 +341,7 @@ fork_begin_soon(void)
 	struct mcache *c = mcache_self();
 	if (c == NULL || c->busy != CACHE_IDLE)
 		return false;
+	thread_state.forks_bare = false;
 	uint64_t until_ns = sys_now_ns() + FORK_WAIT_NS;
 	while (!fork_try_begin()) {
 		if (sys_now_ns() > until_ns)
@@ -353,7 +376,7 @@ child_without_handlers(void)
 	if (a32_load_relaxed(fork_word) != 0)
 		return false;
 	a32_store_relaxed(fork_word, 1);
-	fork_child();
+	make_whole_in_child(false);
 	return true;
 }
 
@@ -401,6 +424,7 @@ background_scavenger(void *arg)
 	uint64_t collect_ns = 0;
 	(void)arg;
 	hook_thread_exempt(sys_gettid());
+	sys_hold_signals();     /* for good */
 	for (;;) {
 		if (sys_now_ns() >= collect_ns) {
 			collect_empty_spans();
@@ -432,6 +456,13 @@ start_background_scavenger(void)
 }
 
 /* ---- constructor and the end ---- */
+
+static bool
+handlers_kept_out(void)
+{
+	const struct mcache *c = mcache_self();
+	return sys_holds_signals() || (c != NULL && c->busy == CACHE_SLOW);
+}
 
 static void
 on_verify_signal(int sig)
@@ -541,6 +572,8 @@ proc_start(void)
 	if (options.scavenge == OPT_SCAVENGE_BACKGROUND)
 		start_background_scavenger();
 	hooks_start();
+	if (lock_checks_handlers)
+		mutex_handlers_kept_out = handlers_kept_out;
 }
 
 /* Runs after the program's own atexit functions and destructors. */

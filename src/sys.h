@@ -104,4 +104,12 @@ void sys_futex_wait(const uint32_t *word, uint32_t value);
 void sys_futex_wake(const uint32_t *word, int count);
 int sys_gettid(void);
 
+/* Blocks the calling thread's signals but those of faults, SIGABRT and the one given
+ * to sys_never_hold (one of ours), until as many releases: for what the program's
+ * handlers must not interrupt. */
+void sys_never_hold(int sig);
+void sys_hold_signals(void);
+void sys_release_signals(void);
+bool sys_holds_signals(void);
+
 #endif

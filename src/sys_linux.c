@@ -37,6 +37,7 @@
 #include "atomic.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -848,4 +849,46 @@ int
 sys_gettid(void)
 {
 	return (int)sys_call6(SYS_gettid, 0, 0, 0, 0, 0, 0);
+}
+
+#define SIGNAL_BIT(sig) ((uint64_t)1 << ((sig) - 1))
+
+static __thread struct {
+	uint32_t depth;
+	uint64_t before;    /* the mask, as the kernel has it */
+} held_signals __attribute__((tls_model("initial-exec")));
+
+static atomic_u64 never_held = { SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) |
+	SIGNAL_BIT(SIGFPE) | SIGNAL_BIT(SIGTRAP) | SIGNAL_BIT(SIGABRT) };
+
+void
+sys_never_hold(int sig)
+{
+	a64_fetch_or(&never_held, SIGNAL_BIT(sig));
+}
+
+/* A handler between the test and the call leaves things as it found them. */
+void
+sys_hold_signals(void)
+{
+	uint64_t held = ~a64_load_relaxed(&never_held);
+
+	if (held_signals.depth == 0)
+		sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&held,
+		    (long)&held_signals.before, sizeof(held), 0, 0);
+	held_signals.depth++;
+}
+
+void
+sys_release_signals(void)
+{
+	if (--held_signals.depth == 0)
+		sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&held_signals.before, 0,
+		    sizeof(held_signals.before), 0, 0);
+}
+
+bool
+sys_holds_signals(void)
+{
+	return held_signals.depth != 0;
 }

@@ -20,6 +20,7 @@ struct thread_state {
 	struct mcache *front;  /* first: read at offset 0 below */
 	struct mcache *cache;
 	bool gone;             /* the exit hook ran its last round: no cache any more */
+	bool forks_bare;       /* its fork under way began in the middle of malloc */
 };
 
 #define TLS_MODEL __attribute__((tls_model("initial-exec"), visibility("hidden")))

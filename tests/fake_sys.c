@@ -924,3 +924,25 @@ sys_gettid(void)
 {
 	return (int)syscall(SYS_gettid);
 }
+
+__attribute__((weak)) void
+sys_never_hold(int sig)
+{
+	(void)sig;
+}
+
+__attribute__((weak)) void
+sys_hold_signals(void)
+{
+}
+
+__attribute__((weak)) void
+sys_release_signals(void)
+{
+}
+
+__attribute__((weak)) bool
+sys_holds_signals(void)
+{
+	return true;
+}

@@ -236,3 +236,25 @@ sys_gettid(void)
 {
 	return 1;
 }
+
+void
+sys_never_hold(int sig)
+{
+	(void)sig;
+}
+
+void
+sys_hold_signals(void)
+{
+}
+
+void
+sys_release_signals(void)
+{
+}
+
+bool
+sys_holds_signals(void)
+{
+	return true;
+}

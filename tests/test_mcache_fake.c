@@ -793,7 +793,7 @@ test_child_gives_up_the_other_threads_caches(void **state)
 	mutex_lock(&mheap_.lock);
 	/* what the child does, in the one process there is */
 	mutex_reset(&mheap_.lock);
-	mcache_after_fork_child(me, NULL);
+	mcache_after_fork_child(me, NULL, true);
 	assert_false(other->in_use);
 	assert_true(me->in_use);
 	assert_int_equal(me->tid, sys_gettid());
@@ -823,7 +823,7 @@ test_child_of_a_thread_in_the_middle_of_malloc(void **state)
 	a64_fetch_or(&s->live[0], (uint64_t)1 << marked);
 	heap_use(me);
 	mcache_lock_all();
-	mcache_after_fork_child(me, NULL);
+	mcache_after_fork_child(me, NULL, true);
 	heap_assert_sound();
 	for (int i = 0; i < SLOTS - 3; i++) {
 		size_t idx = heap_slot(take());

@@ -823,6 +823,49 @@ test_clock_futex_tid(void **state)
 	assert_int_equal(sys_gettid(), getpid());
 }
 
+static volatile int signals_seen;
+
+static void
+count_signal(int sig)
+{
+	(void)sig;
+	signals_seen++;
+}
+
+/* What comes meanwhile comes at the last release; faults come at once. */
+static void
+test_hold_signals(void **state)
+{
+	struct sigaction sa = { .sa_handler = count_signal }, old[3];
+	const int sig[3] = { SIGUSR1, SIGSEGV, SIGUSR2 };
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(sigaction(sig[i], &sa, &old[i]), 0);
+	signals_seen = 0;
+	assert_false(sys_holds_signals());
+	sys_hold_signals();
+	sys_hold_signals();
+	assert_true(sys_holds_signals());
+	raise(SIGUSR1);
+	assert_int_equal(signals_seen, 0);
+	raise(SIGSEGV);
+	assert_int_equal(signals_seen, 1);
+	sys_release_signals();
+	assert_true(sys_holds_signals());
+	assert_int_equal(signals_seen, 1);
+	sys_release_signals();
+	assert_false(sys_holds_signals());
+	assert_int_equal(signals_seen, 2);
+	sys_never_hold(SIGUSR2);
+	sys_hold_signals();
+	raise(SIGUSR2);
+	assert_int_equal(signals_seen, 3);
+	sys_release_signals();
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(sigaction(sig[i], &old[i], NULL), 0);
+}
+
 #define GUARD_TESTS(f) \
 	cmocka_unit_test_prestate_setup_teardown(f, setup, teardown, &marker_kind), \
 	cmocka_unit_test_prestate_setup_teardown(f, setup, teardown, &mprotect_kind)
@@ -855,6 +898,7 @@ main(void)
 		AUTO_TEST(test_init_is_idempotent),
 		AUTO_TEST(test_random),
 		AUTO_TEST(test_clock_futex_tid),
+		AUTO_TEST(test_hold_signals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

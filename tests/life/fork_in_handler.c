@@ -1,8 +1,10 @@
-/* fork_in_handler.c - _Fork, which is async-signal-safe, in a handler that
- * interrupts malloc and free of the same thread, while another thread allocates.
+/* fork_in_handler.c - fork, or _Fork, in a handler that interrupts malloc and free
+ * of the same thread, while another thread allocates.
  *
- * argv[1]: number of children. A handler that takes a lock which its own thread
- * holds hangs. The child ends at once: more is not promised to it. */
+ * argv[1]: _Fork, which is async-signal-safe: its child ends at once, as more is not
+ * promised to it. fork, which is not, but which crash handlers call: its child
+ * allocates. argv[2]: number of children. A handler that takes a lock which its own
+ * thread holds hangs. */
 #include "check.h"
 #include <pthread.h>
 #include <signal.h>
@@ -12,6 +14,7 @@
 pid_t fork_without_handlers(void) __asm__("_Fork");
 
 static volatile int children_left;
+static bool with_handlers;
 
 static void
 handler(int sig)
@@ -20,7 +23,9 @@ handler(int sig)
 	int saved = errno, status;
 	if (children_left > 0) {
 		children_left--;
-		pid_t child = fork_without_handlers();
+		pid_t child = with_handlers ? fork() : fork_without_handlers();
+		if (child == 0 && with_handlers)
+			churn(1, 20);
 		if (child == 0)
 			_exit(7);
 		check(child > 0);
@@ -44,8 +49,9 @@ int
 main(int argc, char **argv)
 {
 	pthread_t other;
-	check(argc == 2);
-	children_left = atoi(argv[1]);
+	check(argc == 3);
+	with_handlers = strcmp(argv[1], "fork") == 0;
+	children_left = atoi(argv[2]);
 	check(pthread_create(&other, NULL, work, NULL) == 0);
 	struct sigaction sa = { .sa_handler = handler, .sa_flags = SA_RESTART };
 	check(sigaction(SIGALRM, &sa, NULL) == 0);

@@ -160,12 +160,6 @@ def test_bare_fork(build, run, alloc, how):
     assert run([main, how, 25, 0], alloc).clean() == "forked\n"
 
 
-def test_bare_fork_in_handler(build, run, guarded):
-    """It is async-signal-safe, in the middle of malloc too."""
-    main = build(HERE / "fork_in_handler.c", "-O1", THREAD)
-    assert run([main, 200], guarded).clean() == "forked\n"
-
-
 def test_bare_fork_while_threads_allocate(build, run, guarded):
     """No system promises this one; we do."""
     main = build(HERE / "fork_threads.c", "-O1", THREAD)
@@ -173,13 +167,6 @@ def test_bare_fork_while_threads_allocate(build, run, guarded):
 
 
 # ---------------------------------------------------------------- signals
-
-@pytest.mark.strict
-def test_malloc_in_signal_handler(build, run, guarded):
-    """The handler interrupts malloc itself. libc may deadlock here: no run on it."""
-    main = build(HERE / "signal_storm.c", "-O1", THREAD)
-    assert run([main, 4], guarded).clean() == "survived\n"
-
 
 @pytest.mark.strict
 def test_signals_belong_to_the_program(build, run, alloc):
