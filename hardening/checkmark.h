@@ -1,17 +1,20 @@
 /* checkmark.h - the second opinion on a mark, as Go's gccheckmark.
  *
- * The same roots, the world still stopped, and otherwise nothing in common with
- * mark.c: spans are found through the arenas' page_in_use bits, slots by plain
- * division, liveness is read from the spans themselves, the worklist is one
- * stack with room for every live object, and what is reached is kept in the
- * arenas' checkmarks, one bit per 8-byte word, at the object's first word.
+ * Threat:    a fault in the mark: what something points to is released, or called lost.
+ * Mechanism: the same roots, the world still stopped, and otherwise nothing in common
+ *            with mark.c: spans are found through the arenas' page_in_use bits, slots
+ *            by plain division, liveness is read from the spans themselves, the
+ *            worklist is one stack with room for every live object, and what is
+ *            reached is kept in the arenas' checkmarks, one bit per 8-byte word, at
+ *            the object's first word.
+ * Cost:      1/64 of the heap for the bits, 8 bytes of address space per live object,
+ *            and about three times the time of the mark.
+ * Way round: a root that is none for either.
+ * Test:      tests/test_checkmark.c, tests/mark.
  *
  * CHECKMARK-1  an object has its checkmark if and only if the mark reached it, and
  *              there are no other checkmarks. (Tiny objects of 4 bytes share a word
- *              and so a checkmark: it stands if either was reached.)
- *
- * Cost: 1/64 of the heap for the bits, 8 bytes of address space per live object,
- * and about three times the time of the mark. */
+ *              and so a checkmark: it stands if either was reached.) */
 #ifndef SPANGUARD_CHECKMARK_H
 #define SPANGUARD_CHECKMARK_H
 

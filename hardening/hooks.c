@@ -24,6 +24,7 @@
 #include "ring.h"
 #include "root.h"
 #include "sample.h"
+#include "seal.h"
 #include "sidetable.h"
 #include "stoptheworld.h"
 #include "valgrind.h"
@@ -162,19 +163,6 @@ hook_heap_after_fork_child(void)
 	quarantine_after_fork_child();
 }
 
-/* Metadata with its guards, as far as it was made by now, and the arena map. */
-static void
-keep_mappings(void)
-{
-	persistent_alloc(&mheap_.meta, CACHE_LINE, CACHE_LINE);      /* so that a chunk is there */
-	const struct persistent_region *r = aptr_load_acquire(&mheap_.meta.regions);
-	uintptr_t map = align_up((uintptr_t)&arena_map, sys_page_bytes());
-	uintptr_t map_end = align_down((uintptr_t)(&arena_map + 1), sys_page_bytes());
-	for (; r != NULL; r = r->next)
-		sys_keep((void *)r->base, r->end - r->base);
-	sys_keep((void *)map, map_end - map);
-}
-
 /* Options do not change any more. */
 void
 hooks_start_sampling(void)
@@ -196,11 +184,8 @@ hooks_start(void)
 	hooks_start_sampling();
 	stw_init();
 	fault_start();
-	if (valgrind_is_on())           /* which knows no mseal */
-		return;
-	sys_seal(&options, sizeof(options));
-	fault_seal();
-	keep_mappings();
+	if (!valgrind_is_on())          /* which knows no mseal */
+		seal_start();
 }
 
 void

@@ -8,6 +8,7 @@
 
 struct mheap;
 struct mspan;
+struct rand_stream;
 
 /* Before anything is made of the options (proc.c): under Valgrind they change. */
 void hook_options(void);
@@ -30,6 +31,13 @@ void hooks_start_sampling(void);
 void hooks_end(void);
 /* Writes the heap profile, from a signal handler (proc.c). */
 void hook_profile(void);
+
+/* Up to s->window of the slots that s has available, in the order in which the last is
+ * handed out first, leave avail; how many. s has some (mspan_next_window). */
+uint32_t hook_draw_window(struct mspan *s, uint16_t *order, struct rand_stream *rng);
+
+/* How many slots of a new span have to be freed before it is swept (mspan_init). */
+uint16_t hook_sweep_at(uint32_t slots, unsigned share_percent);
 
 /* Which guard pages a new span is to have: bits of enum span_guard (mheap.c). */
 unsigned hook_span_guards(unsigned span_class, bool aligned);

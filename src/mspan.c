@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "die.h"
+#include "../hardening/hooks.h"
 
 size_t
 mspan_struct_bytes(size_t nwords)
@@ -107,7 +108,7 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 	set_all_available(s);
 	aptr_store_relaxed(&s->owner, &mcache_none);
 	uint32_t units = mspan_is_tiny(s) ? s->nelems / TINY_BLOCK_GRANULES : s->nelems;
-	s->sweep_at = share_of(units, policy->sweep_share_percent);
+	s->sweep_at = hook_sweep_at(units, policy->sweep_share_percent);
 	uint16_t per_word = s->nelems >= 64 ? 16 : share_of(s->nelems, 25);
 	s->notify_at = per_word;
 	s->window = window_slots(s->elem_bytes, policy->window_bytes);
@@ -121,17 +122,6 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 	s->parked = 0;
 	s->sweepgen = 0;
 	mspan_set_state(s, SPAN_IN_USE);
-}
-
-/* Appends bits of one word to order[], at most `room`; returns what is left. */
-static uint64_t
-take_bits(uint64_t bits, size_t word, uint16_t *order, uint32_t *n, uint32_t room)
-{
-	for (; bits != 0 && room > 0; room--) {
-		order[(*n)++] = (uint16_t)(word * 64 + ctz64(bits));
-		bits &= bits - 1;
-	}
-	return bits;
 }
 
 /* The lowest available slots, the lowest of them last: it is handed out first. */
@@ -150,49 +140,12 @@ take_in_order(struct mspan *s, uint16_t *order)
 	return n;
 }
 
-/* Up to `room` slots out of avail, from word w on. */
-static uint32_t
-take_slots(struct mspan *s, size_t w, uint16_t *order, uint32_t room)
-{
-	uint32_t n = 0;
-	for (size_t seen = 0; seen < s->nwords && n < room; seen++) {
-		if (s->avail[w] != 0)
-			s->avail[w] = take_bits(s->avail[w], w, order, &n, room - n);
-		w = w + 1 == s->nwords ? 0 : w + 1;
-	}
-	return n;
-}
-
-/* Neighbours stay neighbours however they are shuffled: among 64 slots in a row
- * each pair is adjacent with 2/64. So each slot that comes by is taken only with
- * 1/2, and what is missing after one round is taken in order. */
-static uint32_t
-draw_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
-{
-	size_t words = (s->nelems + 63) / 64;     /* nwords counts one that may be empty */
-	size_t w = rand_u16(rng) * words >> 16;
-	uint32_t n = 0;
-	for (size_t seen = 0; s->avail_n > s->window && seen < words && n < s->window; seen++) {
-		uint64_t half = s->avail[w] & rand_u64(rng);
-		s->avail[w] &= ~half | take_bits(half, w, order, &n, s->window - n);
-		w = w + 1 == words ? 0 : w + 1;
-	}
-	n += take_slots(s, w, order + n, s->window - n);
-	rand_shuffle_u16(rng, order, n);
-	return n;
-}
-
 uint32_t
 mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
 {
-	uint32_t n;
 	if (s->avail_n == 0)
 		return 0;
-	if (rng != NULL) {
-		n = draw_window(s, order, rng);
-	} else {
-		n = take_in_order(s, order);
-	}
+	uint32_t n = rng != NULL ? hook_draw_window(s, order, rng) : take_in_order(s, order);
 	s->avail_n -= n;
 	return n;
 }
