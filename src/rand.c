@@ -89,7 +89,7 @@ rand_seed_fixed(struct rand_stream *r, uint64_t seed, uint64_t stream)
 	r->left = 0;
 }
 
-/* As rand_below16, with 32 bits. */
+/* D. Lemire, "Fast random integer generation in an interval". */
 uint32_t
 rand_below(struct rand_stream *r, uint32_t n)
 {
@@ -102,4 +102,15 @@ rand_below(struct rand_stream *r, uint32_t n)
 			m = (uint64_t)rand_u32(r) * n;
 	}
 	return (uint32_t)(m >> 32);
+}
+
+void
+rand_settle(struct rand_stream *r, uint64_t left, uint64_t n, uint8_t at[RAND_BATCH])
+{
+	uint64_t product = 1;
+
+	for (uint32_t i = 0; i < RAND_BATCH; i++)
+		product *= n + i;
+	while (left < ((uint64_t)1 << RAND_WORD_BITS) % product)
+		left = rand_digits(r, n, at);
 }

@@ -89,35 +89,66 @@ rand_u64(struct rand_stream *r)
 	return v;
 }
 
-/* Uniform in [0, n) for 1 <= n <= 2^16, exactly, mostly from two bytes: of the
- * 2^16 draws, 2^16 mod n are refused, so each result has equally many (D. Lemire,
- * "Fast random integer generation in an interval"). */
-static inline uint32_t
-rand_below16(struct rand_stream *r, uint32_t n)
+/* ---- places for a shuffle ---- */
+
+enum {
+	RAND_PLACES = 64,               /* at most so many at once */
+	RAND_BATCH = 8,                 /* ... of which one word gives so many */
+	RAND_WORD_BITS = 58,            /* of a word, so that times 64 it has 64 */
+};
+
+/* One digit of *word, a fraction of 2^58, in base n <= 64; *word becomes what is left. */
+static inline uint8_t
+rand_digit(uint64_t *word, uint64_t n)
 {
-	uint32_t m = rand_u16(r) * n;
+	uint64_t m = *word * n;
 
-	if (unlikely((m & 0xffff) < n)) {
-		uint32_t refuse = 0x10000 % n;
-
-		while ((m & 0xffff) < refuse)
-			m = rand_u16(r) * n;
-	}
-	return m >> 16;
+	*word = m & (((uint64_t)1 << RAND_WORD_BITS) - 1);
+	return (uint8_t)(m >> RAND_WORD_BITS);
 }
 
-/* Puts v[0..n) in an order drawn uniformly from all (Fisher and Yates). Meant
- * for a window of 64 slots; any n up to 2^16 works. */
-static inline void
-rand_shuffle_u16(struct rand_stream *r, uint16_t *v, uint32_t n)
+/* Returns what is left of the word. */
+static inline uint64_t
+rand_digits(struct rand_stream *r, uint64_t n, uint8_t at[RAND_BATCH])
 {
-	for (uint32_t i = n; i > 1; i--) {
-		uint32_t j = rand_below16(r, i);
-		uint16_t t = v[i - 1];
+	uint64_t word = rand_u64(r) >> (64 - RAND_WORD_BITS);
 
-		v[i - 1] = v[j];
-		v[j] = t;
-	}
+	at[0] = rand_digit(&word, n);
+	at[1] = rand_digit(&word, n + 1);
+	at[2] = rand_digit(&word, n + 2);
+	at[3] = rand_digit(&word, n + 3);
+	at[4] = rand_digit(&word, n + 4);
+	at[5] = rand_digit(&word, n + 5);
+	at[6] = rand_digit(&word, n + 6);
+	at[7] = rand_digit(&word, n + 7);
+	return word;
+}
+
+/* Of a word so much is left: if it is one of the 2^58 mod (n (n + 1) .. (n + 7)) that
+ * are refused, so that each row of digits has equally many, draws others. */
+void rand_settle(struct rand_stream *r, uint64_t left, uint64_t n, uint8_t at[RAND_BATCH]);
+
+/* at[i] uniform in [0, n + i), exactly, each independent of the others (N.
+ * Brackett-Rozinsky and D. Lemire, "Batched Ranged Random Integer Generation").
+ * The product of the eight bases is below 2^48, so nearly all words are taken. */
+static inline void
+rand_batch(struct rand_stream *r, uint64_t n, uint8_t at[RAND_BATCH])
+{
+	uint64_t left = rand_digits(r, n, at);
+
+	if (unlikely(left < (uint64_t)1 << 48))
+		rand_settle(r, left, n, at);
+}
+
+/* at[i] uniform in [0, i] for i < n, n <= RAND_PLACES: who puts value i at place at[i],
+ * and what was there at place i, has all orders with the same probability (Fisher and
+ * Yates, from the inside out). Entries up to the next multiple of RAND_BATCH are
+ * written as well. */
+static inline void
+rand_places(struct rand_stream *r, uint8_t at[RAND_PLACES], uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i += RAND_BATCH)
+		rand_batch(r, i + 1, at + i);
 }
 
 #endif

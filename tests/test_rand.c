@@ -229,7 +229,7 @@ static void
 test_uniform(void **state)
 {
 	static const uint32_t sizes[] = { 2, 3, 5, 7, 63, 64, 100, 256, 1000 };
-	static uint32_t cell[2][1000];
+	static uint32_t cell[1000];
 	struct rand_stream r;
 
 	(void)state;
@@ -239,19 +239,15 @@ test_uniform(void **state)
 
 		memset(cell, 0, sizeof(cell));
 		for (uint32_t i = 0; i < draws; i++) {
-			uint32_t a = rand_below(&r, n), b = rand_below16(&r, n);
+			uint32_t a = rand_below(&r, n);
 
-			assert_true(a < n && b < n);
-			cell[0][a]++;
-			cell[1][b]++;
+			assert_true(a < n);
+			cell[a]++;
 		}
-		assert_uniform(cell[0], n, draws);
-		assert_uniform(cell[1], n, draws);
+		assert_uniform(cell, n, draws);
 	}
 	assert_int_equal(rand_below(&r, 0), 0);
 	assert_int_equal(rand_below(&r, 1), 0);
-	assert_int_equal(rand_below16(&r, 1), 0);
-	assert_true(rand_below16(&r, 0x10000) < 0x10000);
 }
 
 static void
@@ -271,42 +267,102 @@ test_bytes_are_uniform(void **state)
 	assert_uniform(cell, 256, 100000);
 }
 
-/* A stream whose buffer is the 16-bit values v, v+1, ... instead of noise. */
+/* A stream whose next words are these, in the bits that rand_digits takes. */
 static void
-rig(struct rand_stream *r, uint16_t v)
+rig(struct rand_stream *r, uint64_t first, uint64_t second)
 {
-	uint16_t fixed[RAND_BUF_BYTES / 2];
+	uint64_t fixed[RAND_BUF_BYTES / 8];
+	size_t at = ARRAY_LEN(fixed) - RAND_DRAW_BYTES / 8;
 
-	for (uint32_t i = 0; i < ARRAY_LEN(fixed); i++)
-		fixed[i] = (uint16_t)(v + i - (ARRAY_LEN(fixed) - RAND_DRAW_BYTES / 2));
+	memset(fixed, 0, sizeof(fixed));
+	fixed[at] = first << (64 - RAND_WORD_BITS);
+	fixed[at + 1] = second << (64 - RAND_WORD_BITS);
 	memcpy(r->buf, fixed, sizeof(fixed));
 	r->left = RAND_DRAW_BYTES;
 }
 
-/* Exactness of rand_below16, by enumeration: over all 2^16 first draws, each
- * result is taken at once by equally many, and the rest draws again. */
-static void
-test_below16_is_exact(void **state)
+static uint64_t
+product_of(uint64_t n)
 {
+	uint64_t p = 1;
+
+	for (uint64_t i = 0; i < RAND_BATCH; i++)
+		p *= n + i;
+	return p;
+}
+
+/* The digits as one number, the first of them highest. */
+static uint64_t
+row_of(const uint8_t at[RAND_BATCH], uint64_t n)
+{
+	uint64_t row = 0;
+
+	for (uint64_t i = 0; i < RAND_BATCH; i++) {
+		assert_true(at[i] < n + i);
+		row = row * (n + i) + at[i];
+	}
+	return row;
+}
+
+/* The word of which `left` remains, with digits of no interest: word * p = left modulo
+ * 2^58, for a left that p's power of two divides. */
+static uint64_t
+word_that_leaves(uint64_t left, uint64_t p)
+{
+	unsigned twos = (unsigned)__builtin_ctzll(p);
+	uint64_t odd = p >> twos, inverse = odd;
+
+	for (int i = 0; i < 6; i++)
+		inverse *= 2 - odd * inverse;
+	assert_int_equal(left & (((uint64_t)1 << twos) - 1), 0);
+	return (left >> twos) * inverse & (((uint64_t)1 << (RAND_WORD_BITS - twos)) - 1);
+}
+
+/* Row number and what is left are quotient and remainder of word * product by 2^58;
+ * a remainder below 2^58 mod product is refused, and no other. So of the words that
+ * are taken each row has floor(2^58 / product). */
+static void
+test_batch_is_exact(void **state)
+{
+	static const uint64_t one = (uint64_t)1 << RAND_WORD_BITS;
+	struct rand_stream r, noise;
+	uint8_t at[RAND_BATCH];
+
 	(void)state;
-	for (uint32_t n = 1; n <= 64; n++) {
-		uint32_t cell[64] = { 0 }, again = 0;
+	rand_seed_fixed(&noise, 45, 0);
+	for (uint64_t n = 1; n <= RAND_PLACES - RAND_BATCH + 1; n++) {
+		uint64_t p = product_of(n), refused = one % p, step = p & -p;
 
-		for (uint32_t first = 0; first < 0x10000; first++) {
-			struct rand_stream r;
-			uint32_t got;
+		for (int k = 0; k < 200; k++) {
+			uint64_t word = rand_u64(&noise) % one;
+			unsigned __int128 all = (unsigned __int128)word * p;
 
-			rig(&r, (uint16_t)first);
-			got = rand_below16(&r, n);
-			assert_true(got < n);
-			if (r.left == RAND_DRAW_BYTES - 2)
-				cell[got]++;
-			else
-				again++;
+			rig(&r, word, 0);
+			assert_true(rand_digits(&r, n, at) == (uint64_t)(all % one));
+			assert_true(row_of(at, n) == (uint64_t)(all / one));
 		}
-		assert_int_equal(again, 0x10000 % n);
-		for (uint32_t i = 0; i < n; i++)
-			assert_int_equal(cell[i], 0x10000 / n);
+		uint64_t other = rand_u64(&noise) % one | one / 2;
+		uint64_t last_refused = (refused - 1) / step * step;
+		rig(&r, word_that_leaves(last_refused, p), other);
+		rand_batch(&r, n, at);
+		assert_int_equal(r.left, RAND_DRAW_BYTES - 16);
+		assert_true(row_of(at, n) == (uint64_t)((unsigned __int128)other * p / one));
+		uint64_t first_taken = (refused + step - 1) / step * step;
+		rig(&r, word_that_leaves(first_taken, p), other);
+		rand_batch(&r, n, at);
+		assert_int_equal(r.left, RAND_DRAW_BYTES - 8);
+	}
+}
+
+static void
+shuffle(struct rand_stream *r, uint16_t *v, uint32_t n)
+{
+	uint8_t at[RAND_PLACES];
+
+	rand_places(r, at, n);
+	for (uint32_t i = 0; i < n; i++) {
+		v[i] = v[at[i]];
+		v[at[i]] = (uint16_t)i;
 	}
 }
 
@@ -321,9 +377,9 @@ test_shuffle(void **state)
 	(void)state;
 	rand_seed_fixed(&r, 44, 0);
 	for (unsigned i = 0; i < 24000; i++) {
-		uint16_t v[4] = { 0, 1, 2, 3 };
+		uint16_t v[4] = { 0 };
 
-		rand_shuffle_u16(&r, v, 4);
+		shuffle(&r, v, 4);
 		order_cell[v[0] | v[1] << 2 | v[2] << 4 | v[3] << 6]++;
 	}
 	for (unsigned i = 0; i < 256; i++) {
@@ -336,12 +392,10 @@ test_shuffle(void **state)
 	assert_uniform(order, 24, 24000);
 
 	for (unsigned i = 0; i < 10000; i++) {
-		uint16_t v[64];
+		uint16_t v[64] = { 0 };
 		uint64_t seen = 0;
 
-		for (uint16_t k = 0; k < 64; k++)
-			v[k] = k;
-		rand_shuffle_u16(&r, v, 64);
+		shuffle(&r, v, 64);
 		for (unsigned k = 0; k < 64; k++) {
 			seen |= (uint64_t)1 << v[k];
 			cell[k * 64 + v[k]]++;
@@ -349,7 +403,7 @@ test_shuffle(void **state)
 		assert_true(seen == ~(uint64_t)0);
 	}
 	assert_uniform(cell, 64 * 64, 640000);
-	rand_shuffle_u16(&r, NULL, 0);
+	rand_places(&r, NULL, 0);
 }
 
 int
@@ -364,7 +418,7 @@ main(void)
 		cmocka_unit_test(test_seed_os),
 		cmocka_unit_test(test_uniform),
 		cmocka_unit_test(test_bytes_are_uniform),
-		cmocka_unit_test(test_below16_is_exact),
+		cmocka_unit_test(test_batch_is_exact),
 		cmocka_unit_test(test_shuffle),
 	};
 

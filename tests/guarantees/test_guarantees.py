@@ -261,7 +261,7 @@ def test_large_underflow_share(run, bug, hardened, unsampled, language, variant,
 
 def span_bytes_of(classes, size):
     """A run of this many bytes from anywhere in a span leaves it."""
-    return max(span for elem, span, _ in classes if size <= elem <= max(2 * size, 32))
+    return 1 + max(span for elem, span, _ in classes if size <= elem <= max(2 * size, 32))
 
 
 @pytest.mark.parametrize("language,variant,size", cells("span-overflow", ["read", "write"], SMALL))
