@@ -91,6 +91,9 @@ check_slack(const struct guard_record *r, enum malloc_api api)
 		complain(&info);
 }
 
+/* This thread compares an object's slack. */
+static _Thread_local bool looks __attribute__((tls_model("initial-exec")));
+
 /* The same for an object that another thread may be freeing: its pages stay until
  * mode.looked_at names another (GUARDMODE-1). */
 static bool
@@ -99,21 +102,31 @@ live_slack_changed(struct guard_record *r, struct die_info *info, struct die_dif
 	void *nobody = NULL;
 	uint32_t live = GUARD_LIVE;
 	bool changed = false;
-	if (!aptr_cas(&mode.looked_at, &nobody, r))
-		return false;           /* another pass is at it */
-	/* an update, not a load: whoever frees it afterwards sees looked_at */
-	if (a32_cas(&r->state, &live, GUARD_LIVE))
-		changed = slack_changed(r, info, d);
-	aptr_store_release(&mode.looked_at, NULL);
+	looks = true;
+	compiler_fence();
+	/* another pass may be at it */
+	if (aptr_cas(&mode.looked_at, &nobody, r)) {
+		/* an update, not a load: whoever frees it afterwards sees looked_at */
+		if (a32_cas(&r->state, &live, GUARD_LIVE))
+			changed = slack_changed(r, info, d);
+		aptr_store_release(&mode.looked_at, NULL);
+	}
+	compiler_fence();
+	looks = false;
 	return changed;
 }
 
-/* After the record has left GUARD_LIVE, before its pages fault. */
-static void
+/* After the record has left GUARD_LIVE: waits until its pages may fault. false: never,
+ * as this is a handler that interrupted the thread which looks. */
+static bool
 wait_until_not_looked_at(const struct guard_record *r)
 {
-	while (unlikely(aptr_load_acquire(&mode.looked_at) == r))
+	while (unlikely(aptr_load_acquire(&mode.looked_at) == r)) {
+		if (looks)
+			return false;
 		sched_yield();
+	}
+	return true;
 }
 
 /* ---- alloc -------------------------------------------------------------- */
@@ -259,10 +272,10 @@ guardmode_free(void *p, enum malloc_api api)
 			die_corruption("GUARDSPACE-1", r);
 		if (mode.config.mismatch)
 			debug_check_pair(&r->side, p, api);
-		wait_until_not_looked_at(r);
+		bool faults = wait_until_not_looked_at(r);
 		check_slack(r, api);
 		sidetable_write_free(&r->side, r->bytes, api);
-		guardspace_free(r);
+		guardspace_free(r, faults);
 		return OUTSIDE_OK;
 	}
 	/* of two at once, one wins; one that was reported goes without its pages */
@@ -363,7 +376,7 @@ guardmode_explain(uintptr_t where, const char *api)
 	struct die_info info = { .api = api, .site = "slack", .addr = where };
 	struct guard_record *r = record_of((const void *)where);
 	if (r == NULL || r->base != where || !guardspace_sound(r) ||
-	    !live_slack_changed(r, &info, &d))
+	    !live_slack_changed(r, &info, &d) || a32_load_acquire(&r->state) != GUARD_LIVE)
 		return false;
 	complain(&info);
 	return true;

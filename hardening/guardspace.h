@@ -189,8 +189,8 @@ void guardspace_init(const struct guardspace_config *config);
  * fault. NULL: none to be had, or the caller interrupted the holder of the lock. */
 struct guard_record *guardspace_take(size_t bytes, size_t align);
 
-/* FREEING to FREED: its pages fault from here on. */
-void guardspace_free(struct guard_record *r);
+/* FREEING to FREED: its pages fault from here on, or stay open and read as zero. */
+void guardspace_free(struct guard_record *r, bool faults);
 
 /* The pages of a slot that its object needs, which do not fault while it lives. */
 uintptr_t guardspace_open_start(const struct guard_record *r);

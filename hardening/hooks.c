@@ -92,7 +92,7 @@ hooks_init(struct mheap *h)
 		.bytes = options.span_quarantine_bytes,
 		.share_percent = options.span_quarantine_share,
 		.fault = options.span_quarantine_fault,
-		.take_over = options.span_quarantine_fault,
+		.take_over = true,
 		.zeroed = options.zero_on_free,
 		.seed = options.seed,
 	};

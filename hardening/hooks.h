@@ -50,7 +50,8 @@ bool hook_guards_take_off(struct mspan *s, size_t guard_bytes);
  * the spans, linked by next, that are to be released to the page heap now. */
 struct mspan *hook_span_free(struct mheap *h, struct mspan *s);
 /* A span that has left the quarantine and has the shape asked for: in state PARKED,
- * in the arena map, with its guards, its pages readable again and zero. Or NULL.
+ * in the arena map, with its guards, its pages readable again, and zero where all free
+ * memory is. Or NULL.
  * (mheap.c) */
 struct mspan *hook_span_reuse(struct mheap *h, size_t npages, unsigned guards, unsigned pool,
     bool large);

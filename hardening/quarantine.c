@@ -17,17 +17,18 @@ static struct {
 	struct mspan *spans[QUARANTINE_SPANS];
 	size_t n;
 	size_t bytes;
-	/* faulted spans that have left, until one of their shape is asked for */
+	/* spans that have left, until one of their shape is asked for */
 	struct mspan *leaving[QUARANTINE_LEAVING];
 	uint64_t shape[QUARANTINE_LEAVING];     /* of leaving[i]; 0: none is there */
 	size_t oldest;                          /* the next place to be overwritten */
+	size_t waiting_bytes;                   /* of all of them */
 } quar;
 
 void
 quarantine_init(const struct quarantine_config *config)
 {
 	quar.config = *config;
-	quar.n = quar.bytes = quar.oldest = 0;
+	quar.n = quar.bytes = quar.oldest = quar.waiting_bytes = 0;
 	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
 		quar.shape[i] = 0;
 	if (config->seed != 0)
@@ -107,30 +108,52 @@ shape_of(size_t npages, unsigned guards, unsigned pool, bool large)
 	    pool << 4 | (unsigned)large << 1 | 1;
 }
 
-/* s has left. It waits in the place of the oldest that waits, which goes. */
+/* Worth a place among those that wait: what taking over saves is the guards, and the
+ * faulting of the whole. Pages that stay mapped are memory, so there it is small spans. */
+static bool
+may_wait(const struct mspan *s)
+{
+	if (!quar.config.take_over)
+		return false;
+	return quar.config.fault ? s->faulted : s->guards != 0 &&
+	    mspan_bytes(s) <= LEAVING_MOST_BYTES;
+}
+
+static struct mspan *
+end_wait_locked(size_t i)
+{
+	quar.shape[i] = 0;
+	quar.waiting_bytes -= mspan_bytes(quar.leaving[i]);
+	return quar.leaving[i];
+}
+
+/* s has left. It waits in the place of the oldest that waits, which goes; more of
+ * them, if they were too many bytes. */
 static void
 wait_locked(struct mspan **out, struct mspan *s)
 {
-	size_t i = quar.oldest;
-	if (!s->faulted || !quar.config.take_over) {
+	size_t i, places = quar.config.fault ? QUARANTINE_LEAVING : LEAVING_MAPPED;
+	if (!may_wait(s)) {
 		push(out, s);
 		return;
 	}
-	if (quar.shape[i] != 0)
-		push(out, quar.leaving[i]);
+	do {
+		i = quar.oldest;
+		if (quar.shape[i] != 0)
+			push(out, end_wait_locked(i));
+		quar.oldest = (i + 1) % places;
+	} while (!quar.config.fault && quar.waiting_bytes + mspan_bytes(s) > LEAVING_ALL_BYTES);
 	quar.leaving[i] = s;
 	quar.shape[i] = shape_of(s->npages, s->guards, s->pool, mspan_is_large(s));
-	quar.oldest = (i + 1) % QUARANTINE_LEAVING;
+	quar.waiting_bytes += mspan_bytes(s);
 }
 
 static struct mspan *
 take_waiting_locked(uint64_t shape)
 {
 	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
-		if (quar.shape[i] == shape) {
-			quar.shape[i] = 0;
-			return quar.leaving[i];
-		}
+		if (quar.shape[i] == shape)
+			return end_wait_locked(i);
 	return NULL;
 }
 
@@ -235,19 +258,21 @@ struct mspan *
 hook_span_reuse(struct mheap *h, size_t npages, unsigned guards, unsigned pool, bool large)
 {
 	uint64_t shape = shape_of(npages, guards, pool, large);
-	if (!quar.config.take_over || pinned_is_on())
+	bool none = quar.config.bytes == 0 || !quar.config.take_over;
+	if (none || (!quar.config.fault && guards == 0) || pinned_is_on())
 		return NULL;
 	mutex_lock(&h->lock);
 	struct mspan *s = take_waiting_locked(shape);
 	mutex_unlock(&h->lock);
 	if (s == NULL)
 		return NULL;
+	bool faulted = s->faulted;
 	if (unlikely(!make_ready(s))) {
 		hook_span_keep(h, s);
 		return NULL;
 	}
 	/* small slots soon touch all of it: one call instead of a fault a page */
-	if (!large && mspan_bytes(s) <= POPULATE_MOST_BYTES)
+	if (faulted && !large && mspan_bytes(s) <= POPULATE_MOST_BYTES)
 		sys_populate((void *)s->base, mspan_bytes(s));
 	return s;
 }
@@ -260,10 +285,8 @@ hook_quarantine_flush(struct mheap *h)
 	while (quar.n != 0)
 		push(&out, take_locked());
 	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
-		if (quar.shape[i] != 0) {
-			quar.shape[i] = 0;
-			push(&out, quar.leaving[i]);
-		}
+		if (quar.shape[i] != 0)
+			push(&out, end_wait_locked(i));
 	mutex_unlock(&h->lock);
 	return make_all_ready(h, out);
 }
@@ -283,7 +306,7 @@ hook_mark_pass(struct mheap *h)
 size_t
 hook_quarantine_bytes(void)
 {
-	return quar.bytes + pinned_bytes();
+	return quar.bytes + (quar.config.fault ? 0 : quar.waiting_bytes) + pinned_bytes();
 }
 
 bool
@@ -296,15 +319,19 @@ quarantine_is_parked(const struct mspan *s)
 const char *
 hook_quarantine_check(void)
 {
-	size_t bytes = 0;
+	size_t bytes = 0, waiting = 0;
 	for (size_t i = 0; i < quar.n; i++) {
 		const struct mspan *s = quar.spans[i];
 		bytes += mspan_bytes(s);
 		if (!quarantine_is_parked(s))
 			return "QUAR-2";
 	}
-	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
-		if (quar.shape[i] != 0 && !quarantine_is_parked(quar.leaving[i]))
+	for (size_t i = 0; i < QUARANTINE_LEAVING; i++) {
+		if (quar.shape[i] == 0)
+			continue;
+		waiting += mspan_bytes(quar.leaving[i]);
+		if (!quarantine_is_parked(quar.leaving[i]))
 			return "QUAR-2";
-	return bytes == quar.bytes ? pinned_check() : "QUAR-1";
+	}
+	return bytes == quar.bytes && waiting == quar.waiting_bytes ? pinned_check() : "QUAR-1";
 }

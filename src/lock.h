@@ -39,8 +39,9 @@ extern const bool lock_checks;
 /* True where it also checks what handlers may meet. */
 extern const bool lock_checks_handlers;
 
-/* Asked, where lock_checks_handlers, before a lock is waited for, or NULL: false says that a
- * handler could come in while this thread has the lock, and wait for it for ever. */
+/* Asked, where lock_checks_handlers, before a lock is waited for, or NULL: false
+ * says that a handler could come in while this thread has the lock, and wait for it
+ * for ever. */
 extern bool (*mutex_handlers_kept_out)(void);
 
 /* What a thread holds, where lock_checks. */

@@ -15,6 +15,7 @@
 #include "heap_support.h"
 #include "marena.h"
 #include "mstats.h"
+#include "../hardening/guard.h"
 #include "../hardening/hooks.h"
 #include "../hardening/quarantine.h"
 
@@ -446,6 +447,73 @@ test_what_left_is_taken_over(void **state)
 	assert_accounted();
 }
 
+/* Where pages stay mapped, only small spans with guards wait: with their guards and
+ * with what is in them. */
+static void
+test_mapped_ones_wait_for_their_guards(void **state)
+{
+	struct sys_stats before, after;
+
+	(void)state;
+	start(NULL, &(struct quarantine_config){ .bytes = 64 * KIB, .take_over = true, .seed = 1 });
+	struct mspan *bare[2] = { span(64 * KIB), span(64 * KIB) };
+	park(bare[0]);
+	park(bare[1]);
+	assert_int_equal(is_parked(bare[0]) + is_parked(bare[1]), 1);
+	assert_int_equal(hook_quarantine_bytes(), 64 * KIB);
+	assert_true(mheap_flush_quarantine(&mheap_));
+
+	guard_init(&mheap_, 1, 1, false, 1);
+	struct mspan *s[2] = { span(64 * KIB), span(64 * KIB) }, *big = span(256 * KIB);
+	assert_true(s[0]->guards != 0 && s[1]->guards != 0 && big->guards != 0);
+	memset((void *)s[0]->base, 0xaa, 64 * KIB);
+	memset((void *)s[1]->base, 0xaa, 64 * KIB);
+	sys_read_stats(&before);
+	park(s[0]);
+	park(s[1]);
+	assert_true(is_parked(s[0]) && is_parked(s[1]));
+	assert_int_equal(hook_quarantine_bytes(), 128 * KIB);
+	heap_assert_sound();
+	struct mspan *again = span(64 * KIB);
+	assert_true(again == s[0] || again == s[1]);
+	assert_true(again->guards != 0 && again->needzero);
+	assert_int_equal(*(unsigned char *)again->base, 0xaa);
+	sys_read_stats(&after);
+	assert_int_equal(after.guards_installed, before.guards_installed);
+	assert_int_equal(after.guard_bytes, before.guard_bytes);
+	park(big);
+	assert_false(is_parked(big));
+	heap_assert_sound();
+	guard_off();
+}
+
+/* By number, and by bytes; the oldest go. */
+static void
+test_mapped_ones_that_wait_are_bounded(void **state)
+{
+	static const size_t bytes[] = { 16 * KIB, 128 * KIB };
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_LEN(bytes); k++) {
+		struct mspan *s[2 * LEAVING_MAPPED];
+		size_t most = LEAVING_ALL_BYTES / bytes[k], waiting = 0;
+
+		start(NULL, &(struct quarantine_config){ .bytes = bytes[k], .take_over = true,
+		    .seed = 1 });
+		guard_init(&mheap_, 1, 1, false, 1);
+		for (size_t i = 0; i < ARRAY_LEN(s); i++)
+			s[i] = span(bytes[k]);
+		for (size_t i = 0; i < ARRAY_LEN(s); i++)
+			park(s[i]);
+		for (size_t i = 0; i < ARRAY_LEN(s); i++)
+			waiting += is_parked(s[i]);
+		assert_int_equal(waiting, 1 + (most < LEAVING_MAPPED ? most : LEAVING_MAPPED));
+		assert_int_equal(hook_quarantine_bytes(), waiting * bytes[k]);
+		heap_assert_sound();
+		guard_off();
+	}
+}
+
 /* As many wait as there are places; then the oldest goes. */
 static void
 test_those_that_wait_are_bounded(void **state)
@@ -653,6 +721,8 @@ main(void)
 		TEST(test_parked_pages_stay_mapped),
 		TEST(test_what_leaves_is_zero),
 		TEST(test_what_left_is_taken_over),
+		TEST(test_mapped_ones_wait_for_their_guards),
+		TEST(test_mapped_ones_that_wait_are_bounded),
 		TEST(test_those_that_wait_are_bounded),
 		TEST(test_double_free_of_parked),
 		TEST(test_flushed_when_memory_runs_out),

@@ -64,6 +64,11 @@ def test_fork_while_threads_allocate(build, run, either, how):
     assert run([main, how, 5, 8], either).clean() == "forked\n"
 
 
+def test_verify(build, run, either):
+    main = build(HERE / "handler_verify.c", "-O1")
+    assert run([main, 2], either).clean() == "survived\n"
+
+
 def test_threads_and_keys(build, run, either):
     main = build(HERE / "thread_exit.cpp", THREAD)
     assert run([main], either).clean() == "main\nstatic\n"
