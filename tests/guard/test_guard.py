@@ -274,7 +274,7 @@ def test_budget_of_mappings(run, live, guard):
 
 # ---------------------------------------------------------------- real programs
 
-@pytest.mark.parametrize("name", ["sqlite3", "git", "perl"])
+@pytest.mark.parametrize("name", ["sqlite3", "git", "perl", "gcc", "g++", "python3", "redis", "node"])
 def test_program(library, scratch, name):
     if workloads.missing(name):
         pytest.skip("not installed: " + ", ".join(workloads.missing(name)))
