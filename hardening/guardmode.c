@@ -9,6 +9,7 @@
 #include "../src/print.h"
 #include "../src/report.h"
 #include "../src/sys.h"
+#include "../src/tls.h"
 
 static struct {
 	struct guardmode_config config;
@@ -91,9 +92,6 @@ check_slack(const struct guard_record *r, enum malloc_api api)
 		complain(&info);
 }
 
-/* This thread compares an object's slack. */
-static _Thread_local bool looks __attribute__((tls_model("initial-exec")));
-
 /* The same for an object that another thread may be freeing: its pages stay until
  * mode.looked_at names another (GUARDMODE-1). */
 static bool
@@ -102,7 +100,7 @@ live_slack_changed(struct guard_record *r, struct die_info *info, struct die_dif
 	void *nobody = NULL;
 	uint32_t live = GUARD_LIVE;
 	bool changed = false;
-	looks = true;
+	thread_state.compares = true;
 	compiler_fence();
 	/* another pass may be at it */
 	if (aptr_cas(&mode.looked_at, &nobody, r)) {
@@ -112,7 +110,7 @@ live_slack_changed(struct guard_record *r, struct die_info *info, struct die_dif
 		aptr_store_release(&mode.looked_at, NULL);
 	}
 	compiler_fence();
-	looks = false;
+	thread_state.compares = false;
 	return changed;
 }
 
@@ -122,7 +120,7 @@ static bool
 wait_until_not_looked_at(const struct guard_record *r)
 {
 	while (unlikely(aptr_load_acquire(&mode.looked_at) == r)) {
-		if (looks)
+		if (thread_state.compares)
 			return false;
 		sched_yield();
 	}

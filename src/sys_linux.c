@@ -853,10 +853,8 @@ sys_gettid(void)
 
 #define SIGNAL_BIT(sig) ((uint64_t)1 << ((sig) - 1))
 
-static __thread struct {
-	uint32_t depth;
-	uint64_t before;    /* the mask, as the kernel has it */
-} held_signals __attribute__((tls_model("initial-exec")));
+static __thread uint64_t mask_before __attribute__((tls_model("initial-exec")));
+static __thread uint8_t hold_depth __attribute__((tls_model("initial-exec")));
 
 static atomic_u64 never_held = { SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) |
 	SIGNAL_BIT(SIGFPE) | SIGNAL_BIT(SIGTRAP) | SIGNAL_BIT(SIGABRT) };
@@ -873,22 +871,22 @@ sys_hold_signals(void)
 {
 	uint64_t held = ~a64_load_relaxed(&never_held);
 
-	if (held_signals.depth == 0)
+	if (hold_depth == 0)
 		sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&held,
-		    (long)&held_signals.before, sizeof(held), 0, 0);
-	held_signals.depth++;
+		    (long)&mask_before, sizeof(held), 0, 0);
+	hold_depth++;
 }
 
 void
 sys_release_signals(void)
 {
-	if (--held_signals.depth == 0)
-		sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&held_signals.before, 0,
-		    sizeof(held_signals.before), 0, 0);
+	if (--hold_depth == 0)
+		sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask_before, 0,
+		    sizeof(mask_before), 0, 0);
 }
 
 bool
 sys_holds_signals(void)
 {
-	return held_signals.depth != 0;
+	return hold_depth != 0;
 }

@@ -21,6 +21,7 @@ struct thread_state {
 	struct mcache *cache;
 	bool gone;             /* the exit hook ran its last round: no cache any more */
 	bool forks_bare;       /* its fork under way began in the middle of malloc */
+	bool compares;         /* it looks at a guarded object's slack (guardmode.c) */
 };
 
 #define TLS_MODEL __attribute__((tls_model("initial-exec"), visibility("hidden")))

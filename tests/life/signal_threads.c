@@ -8,14 +8,17 @@
  * handler waits for it shows as a hang. */
 #include "check.h"
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 enum { LARGE_BYTES = 200 << 10, ROUNDS_END = 8 };
 
 static pthread_key_t key;
-static volatile bool over;
-static unsigned long handled;
+static volatile int target;                     /* tid of the thread under fire, once it waits */
+static volatile bool aimed;
+static volatile unsigned long handled;          /* by one thread at a time */
 
 static void
 touch(size_t bytes, unsigned how)
@@ -33,7 +36,7 @@ handler(int sig)
 	int saved = errno;
 	touch(24, (unsigned)sig);
 	touch(LARGE_BYTES, (unsigned)sig);
-	__atomic_fetch_add(&handled, 1, __ATOMIC_RELAXED);
+	handled++;
 	errno = saved;
 }
 
@@ -54,19 +57,38 @@ work(void *arg)
 	sigset_t none;
 	sigemptyset(&none);
 	check(pthread_sigmask(SIG_SETMASK, &none, NULL) == 0);
+	target = gettid();
+	while (!aimed)
+		sched_yield();
 	touch(1 + (size_t)(uintptr_t)arg % 500, 3);
+	for (unsigned long before = handled; handled == before;)
+		sched_yield();
 	check(pthread_setspecific(key, (void *)1) == 0);
 	return NULL;
 }
 
-/* Threads die one by one under this one's fire; one that ended is not joined yet. */
+static double
+now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Until there is nobody any more; each time a microsecond later, so that the other
+ * comes to its end however long its handler takes. */
 static void *
 fire(void *arg)
 {
-	pthread_t *at = arg;
-	for (unsigned i = 0; !over; i++)
-		check(pthread_kill(*at, i % 2 != 0 ? SIGUSR1 : SIGUSR2) == 0);
-	return NULL;
+	while (target == 0)
+		sched_yield();
+	aimed = true;
+	for (unsigned i = 0; syscall(SYS_tgkill, getpid(), target,
+	    i % 2 != 0 ? SIGUSR1 : SIGUSR2) == 0; i++)
+		for (double next = now() + 1e-6 * i; now() < next;)
+			sched_yield();
+	check(errno == ESRCH);
+	return arg;
 }
 
 int
@@ -81,16 +103,13 @@ main(int argc, char **argv)
 	check(pthread_sigmask(SIG_BLOCK, &all, &old) == 0);
 	for (intptr_t i = 0; i < atoi(argv[1]); i++) {
 		pthread_t victim, gun;
+		target = 0;
+		aimed = false;
 		check(pthread_create(&victim, NULL, work, (void *)i) == 0);
-		over = false;
-		check(pthread_create(&gun, NULL, fire, &victim) == 0);
-		struct timespec life = { 0, 2000000 };
-		nanosleep(&life, NULL);
-		over = true;
+		check(pthread_create(&gun, NULL, fire, NULL) == 0);
 		check(pthread_join(gun, NULL) == 0);
 		check(pthread_join(victim, NULL) == 0);
 	}
-	check(handled > 0);
 	say("survived\n");
 	return 0;
 }

@@ -49,7 +49,7 @@ def test_storm(build, run, either):
 def test_threads_that_begin_and_end(build, run, either):
     """Signals at the first malloc of a thread, and when its cache is gone."""
     main = build(HERE / "signal_threads.c", "-O1", THREAD)
-    assert run([main, 400], either).clean() == "survived\n"
+    assert run([main, 200], either).clean() == "survived\n"
 
 
 @pytest.mark.parametrize("how", ["fork", "_Fork"])
