@@ -175,17 +175,15 @@ mcache_attach(void)
 	if (tls_offset() == 0 || thread_state.gone)
 		return NULL;
 	mallocinit();
+	sys_hold_signals();     /* until a handler finds the cache, too */
 	struct mcache *c = take_early_cache();
-	if (c == NULL) {
-		sys_hold_signals();     /* until a handler finds the cache, too */
+	if (c == NULL)
 		c = mcache_acquire(&mheap_, sys_gettid());
-		if (c != NULL)
-			tls_set(c);
-		sys_release_signals();
-	}
+	if (c != NULL)
+		tls_set(c);
+	sys_release_signals();
 	if (c == NULL)
 		return NULL;
-	tls_set(c);
 	if (!constructed)
 		early_cache = c;
 	arm_exit_hook(c);

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define check(cond) check_at(cond, #cond, __FILE__, __LINE__)
@@ -31,6 +32,15 @@ check_at(bool good, const char *cond, const char *file, int line)
 	if (write(2, text, (size_t)n) != n)
 		_exit(98);
 	_exit(99);
+}
+
+/* Of the monotonic clock. */
+static inline double
+seconds_now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* Keeps the compiler from seeing that a malloc and its free cancel out. */

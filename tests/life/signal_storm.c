@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>
-#include <time.h>
 
 enum { KEPT = 32, THREADS = 2 };
 
@@ -43,14 +42,6 @@ handler(int sig)
 	errno = saved;
 }
 
-static double
-now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void *
 work(void *arg)
 {
@@ -72,7 +63,7 @@ int
 main(int argc, char **argv)
 {
 	check(argc == 2);
-	double end = now() + atof(argv[1]);
+	double end = seconds_now() + atof(argv[1]);
 	sigemptyset(&storm);
 	sigaddset(&storm, SIGUSR1);
 	sigaddset(&storm, SIGPROF);
@@ -85,7 +76,7 @@ main(int argc, char **argv)
 		check(pthread_create(&victim[i], NULL, work, (void *)i) == 0);
 	struct itimerval tick = { { 0, 1000 }, { 0, 1000 } };
 	check(setitimer(ITIMER_PROF, &tick, NULL) == 0);
-	while (now() < end) {
+	while (seconds_now() < end) {
 		for (int i = 0; i < THREADS; i++)
 			check(pthread_kill(victim[i], SIGUSR1) == 0);
 		struct timespec pause = { 0, 20000 };

@@ -11,7 +11,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 enum { LARGE_BYTES = 200 << 10, ROUNDS_END = 8 };
 
@@ -67,14 +66,6 @@ work(void *arg)
 	return NULL;
 }
 
-static double
-now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Until there is nobody any more; each time a microsecond later, so that the other
  * comes to its end however long its handler takes. */
 static void *
@@ -85,7 +76,7 @@ fire(void *arg)
 	aimed = true;
 	for (unsigned i = 0; syscall(SYS_tgkill, getpid(), target,
 	    i % 2 != 0 ? SIGUSR1 : SIGUSR2) == 0; i++)
-		for (double next = now() + 1e-6 * i; now() < next;)
+		for (double next = seconds_now() + 1e-6 * i; seconds_now() < next;)
 			sched_yield();
 	check(errno == ESRCH);
 	return arg;
