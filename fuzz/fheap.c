@@ -94,7 +94,7 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 	if (h->knob[2] & 8)
 		o->large_guards = h->knob[2] >> 4 & 3;
 	/* to walk a stack costs more than all the rest of a call */
-	o->stack_depth = h->knob[3] >= 192 ? 16 : 0;
+	o->stack_depth = h->knob[3] >= 240 ? 16 : 0;
 	if (h->mode >= 128) {           /* not a mode but any mixture */
 		o->randomize = h->mode & 1;
 		o->canary = h->mode >> 1 & 1;

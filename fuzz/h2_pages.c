@@ -67,6 +67,15 @@ compare_counters(void)
 	    naive.nchunks * NAIVE_CHUNK_PAGES);
 }
 
+/* All 64 pages are in one state, on both sides. */
+static bool
+word_is(const struct page_chunk *c, unsigned w, const uint8_t page[64])
+{
+	return memcmp(page, page + 1, 63) == 0 &&
+	    c->alloc.w[w] == (page[0] == NAIVE_USED ? ~(uint64_t)0 : 0) &&
+	    c->scav.w[w] == (page[0] == NAIVE_SCAV ? ~(uint64_t)0 : 0);
+}
+
 static void
 compare_chunk(const struct naive_chunk *n)
 {
@@ -74,6 +83,10 @@ compare_chunk(const struct naive_chunk *n)
 	const struct page_chunk *c = &r->chunks[(n->base >> 22) % 4096];
 
 	for (unsigned k = 0; k < NAIVE_CHUNK_PAGES; k++) {
+		if (k % 64 == 0 && word_is(c, k / 64, &n->page[k])) {
+			k += 63;
+			continue;
+		}
 		bool used = page_bits_get(&c->alloc, k), scav = page_bits_get(&c->scav, k);
 		SG_CHECK(MODEL, used == (n->page[k] == NAIVE_USED) && scav == (n->page[k] == NAIVE_SCAV),
 		    "page %#lx: alloc %d, scavenged %d, the model: %d",

@@ -33,20 +33,29 @@ in_page_cache(uintptr_t at, bool *scavenged)
 	return false;
 }
 
+/* What the system has, up to `end`. */
+struct seen {
+	uintptr_t end;
+	enum sys_state state;
+	bool guarded;
+};
+
 static void
-audit_page(uintptr_t at, bool free, bool scavenged)
+audit_page(uintptr_t at, bool free, bool scavenged, struct seen *seen)
 {
-	const void *p = (const void *)at;
-	enum sys_state s = fake_sys_state(p);
+	if (at >= seen->end)
+		seen->end = align_down(at, sys_page_bytes()) +
+		    fake_sys_run((const void *)at, &seen->state, &seen->guarded);
+	enum sys_state s = seen->state;
 	bool cached = !free && in_page_cache(at, &scavenged);
 
 	if (scavenged) {
-		SG_CHECK(PAGES, s == SYS_PREPARED && !fake_sys_guarded(p),
+		SG_CHECK(PAGES, s == SYS_PREPARED && !seen->guarded,
 		    "page %#lx is %s, scavenged, and in state %d", (unsigned long)at,
 		    free ? "free" : cached ? "cached" : "used", (int)s);
 		return;
 	}
-	SG_CHECK(PAGES, s == SYS_READY || (!free && !cached && (fake_sys_guarded(p) ||
+	SG_CHECK(PAGES, s == SYS_READY || (!free && !cached && (seen->guarded ||
 	    s == SYS_PREPARED)), "page %#lx is %s, not scavenged, and in state %d",
 	    (unsigned long)at, free ? "free" : cached ? "cached" : "used", (int)s);
 }
@@ -55,11 +64,12 @@ static void
 audit_chunk(const struct page_region *reg, size_t r, size_t c)
 {
 	uintptr_t base = ((uintptr_t)r << PAGE_REGION_SHIFT) + ((uintptr_t)c << CHUNK_SHIFT);
+	struct seen seen = { 0 };
 
 	for (unsigned i = 0; i < CHUNK_PAGES; i++) {
 		bool used = page_bits_get(&reg->chunks[c].alloc, i);
 		audit_page(base + ((uintptr_t)i << PAGE_SHIFT), !used,
-		    page_bits_get(&reg->chunks[c].scav, i));
+		    page_bits_get(&reg->chunks[c].scav, i), &seen);
 	}
 }
 

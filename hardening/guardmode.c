@@ -6,6 +6,7 @@
 
 #include "debug.h"
 #include "guardspace.h"
+#include "slack.h"
 #include "../src/print.h"
 #include "../src/report.h"
 #include "../src/sys.h"
@@ -36,46 +37,15 @@ fill_slack(const struct guard_record *r)
 	memset((void *)end, fill_of(r), guardspace_open_end(r) - end);
 }
 
-/* The first changed byte of [at, end), or end. All bytes are alike if each is as
- * the one behind it, and that memcmp sees at full width. */
-static uintptr_t
-changed_from(uintptr_t at, uintptr_t end, uint8_t fill)
-{
-	const uint8_t *p = (const uint8_t *)at;
-	if (at == end || (p[0] == fill && memcmp(p, p + 1, end - at - 1) == 0))
-		return end;
-	while (at < end && *(const uint8_t *)at == fill)
-		at++;
-	return at;
-}
-
-static bool
-diff_of(const struct guard_record *r, uintptr_t from, uintptr_t end, struct die_diff *d)
-{
-	uint8_t fill = fill_of(r);
-	uintptr_t first = changed_from(from, end, fill);
-	if (likely(first == end))
-		return false;
-	*d = (struct die_diff){ .base = first };
-	for (uintptr_t at = first; at < end; at++) {
-		uint8_t found = *(const uint8_t *)at;
-		if (d->n < DIE_DIFF_BYTES) {
-			d->found[d->n] = found;
-			d->expected[d->n++] = fill;
-		}
-		d->changed += found != fill;
-	}
-	return true;
-}
-
 /* What the guards could not see, because it stayed in the object's own pages. Fills
  * in the code and the bytes. */
 static bool
 slack_changed(const struct guard_record *r, struct die_info *info, struct die_diff *d)
 {
-	if (unlikely(diff_of(r, r->base + r->bytes, guardspace_open_end(r), d)))
+	uint8_t fill = fill_of(r);
+	if (unlikely(slack_diff(r->base + r->bytes, guardspace_open_end(r), fill, d)))
 		info->code = DIE_CANARY;
-	else if (unlikely(diff_of(r, guardspace_open_start(r), r->base, d)))
+	else if (unlikely(slack_diff(guardspace_open_start(r), r->base, fill, d)))
 		info->code = DIE_UNDERFLOW_SEEN;
 	else
 		return false;

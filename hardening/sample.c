@@ -14,6 +14,7 @@
 #include "../src/tls.h"
 #include "../src/unwind.h"
 #include "roots.h"
+#include "slack.h"
 
 enum {
 	QUARANTINE_MIN = 8,         /* freed slots before any of them is reused */
@@ -464,39 +465,13 @@ sample_look(const void *p, const char *api, size_t *bytes, bool *noscan)
 	return v;
 }
 
-/* The first changed byte of [at, end), or end. */
-static uintptr_t
-changed_from(uintptr_t at, uintptr_t end, uint8_t fill)
-{
-	while (at < end && *(const uint8_t *)at == fill)
-		at++;
-	return at;
-}
-
 /* Of the slack before or behind: what changed, if anything. */
-static bool
-diff_of(const struct sample_slot *s, uintptr_t from, uintptr_t end, struct die_diff *d)
-{
-	uintptr_t first = changed_from(from, end, s->fill);
-	if (first == end)
-		return false;
-	*d = (struct die_diff){ .base = first };
-	for (uintptr_t at = first; at < end; at++) {
-		uint8_t found = *(const uint8_t *)at;
-		if (d->n < DIE_DIFF_BYTES) {
-			d->found[d->n] = found;
-			d->expected[d->n++] = s->fill;
-		}
-		d->changed += found != s->fill;
-	}
-	return true;
-}
-
 static bool
 slack_changed(const struct sample_slot *s, struct die_diff *d)
 {
 	uintptr_t end = s->base + s->bytes;
-	return diff_of(s, end, s->pages + s->pages_bytes, d) || diff_of(s, s->pages, s->base, d);
+	return slack_diff(end, s->pages + s->pages_bytes, s->fill, d) ||
+	    slack_diff(s->pages, s->base, s->fill, d);
 }
 
 /* What the guards could not see, because it stayed in the object's own pages. */

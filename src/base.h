@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum {
 	PAGE_SHIFT = 13,          /* a span page is 8 KiB */
@@ -61,6 +62,18 @@ static inline size_t
 bytes_to_pages(size_t bytes)
 {
 	return (bytes >> PAGE_SHIFT) + ((bytes & (PAGE_SIZE - 1)) != 0);
+}
+
+/* Of whole cache lines. Equal to itself one line on, and the first is zero: this
+ * reads what was mostly never used as fast as memory allows. */
+static inline bool
+all_zero(const void *p, size_t bytes)
+{
+	const uint64_t *w = p;
+	uint64_t any = 0;
+	for (size_t i = 0; i < CACHE_LINE / sizeof(*w); i++)
+		any |= w[i];
+	return any == 0 && memcmp(p, (const char *)p + CACHE_LINE, bytes - CACHE_LINE) == 0;
 }
 
 static inline unsigned

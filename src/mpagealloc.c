@@ -715,19 +715,6 @@ slow_equal(const struct slow_sum *s, page_sum packed)
 	    page_sum_end(packed) == s->end;
 }
 
-/* Of whole cache lines. Equal to itself one line on, and the first is zero: most of
- * a region was never grown, and this reads it as fast as memory allows. */
-static bool
-all_zero(const void *p, size_t bytes)
-{
-	const uint64_t *w = p;
-	uint64_t any = 0;
-
-	for (size_t i = 0; i < CACHE_LINE / sizeof(*w); i++)
-		any |= w[i];
-	return any == 0 && memcmp(p, (const char *)p + CACHE_LINE, bytes - CACHE_LINE) == 0;
-}
-
 static const char *
 verify_absent_chunk(const struct page_region *reg, size_t c)
 {

@@ -1,10 +1,11 @@
 /* fake_sys.c - see fake_sys.h.
  *
- * state[page] is a byte: enum sys_state, and the flags below. Touched blocks of
- * 4 MiB are remembered, so that a reset clears no more than was used; dirty[page]
- * says that the page was Ready since it was zero. Memory that is there is cleared by
- * hand and stays: to give it back and fault it in again costs ten times as much.
- * Of a long run, only what the kernel says is there.
+ * The state of a page is a byte: enum sys_state, and the flags below; it is kept as
+ * runs of equal pages, so that a gigabyte costs no more than a page. `dirty` says
+ * which pages were Ready since the reset: no more than these are cleared, and not
+ * before they are Ready again. Memory that is there is cleared by hand and stays: to
+ * give it back and fault it in again costs ten times as much. Of a long run, only what
+ * the kernel says was written to.
  *
  *   FAKE-1  mappings = number of i with class(i) != 0 and class(i) != class(i-1)
  *   FAKE-2  bytes[s] = page_bytes * number of pages in state s
@@ -13,27 +14,36 @@
 #define _GNU_SOURCE
 #include "fake_sys.h"
 
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "page_runs.h"
 
 enum {
 	STATE_MASK = 3,
 	MARKER = 4,           /* guarded, no mapping of its own */
 	PROTECTED = 8,        /* guarded, PROT_NONE */
 	SEALED = 16,
-	BLOCK_SHIFT = 22,
+	DIRTY = 1,            /* may have content */
+	DIRTY_STALE = 2,      /* ... which nobody may see any more */
 	VMAS_PER_GUARD = 2,
 	DEFAULT_MAX_MAPPINGS = 65530,
 	CLEAR_BY_HAND_BYTES = 1 << 14,      /* without asking the kernel */
-	CLEAR_AT_ONCE_BYTES = 1 << 22,      /* looked up by one call */
-	CLEAR_RESIDENT_BYTES = 1 << 21,     /* more is given back */
+	SCAN_RUNS = 256,                    /* asked for at a time */
+	CLEAR_GAP_BYTES = 1 << 27,
+	CLEAR_AT_ONCE_BYTES = 1 << 26,      /* looked up by one call, on older kernels */
+	CLEAR_RESIDENT_BYTES = 1 << 23,     /* more is given back */
+	IN_VAIN_MAX = 8,
+	OS_PAGE_MIN = 1 << 12,
 };
 
 #define WINDOW_MAX ((size_t)64 << 30)
@@ -44,9 +54,11 @@ static struct {
 	pthread_mutex_t lock;
 	uintptr_t base;
 	size_t window_bytes;
-	uint8_t *state;               /* one per page of 4 KiB or more, room for 4 KiB */
-	uint8_t *touched;             /* one per block */
-	uint8_t *dirty;               /* one per page */
+	struct page_runs state;       /* of OS pages, room for those of 4 KiB */
+	struct page_runs dirty;
+	uint8_t *in_vain;             /* of pages of 4 KiB: cleared, and were zero, how often */
+	int pagemap;                  /* /proc/self/pagemap of the process pagemap_of */
+	pid_t pagemap_of;
 	struct fake_sys_config config;
 	unsigned page_shift;
 	size_t pages;                 /* in the window */
@@ -120,47 +132,28 @@ page_addr(size_t page)
 	return (void *)(fake.base + (page << fake.page_shift));
 }
 
-static uint8_t
-state_at(size_t page)
-{
-	return page < fake.pages ? fake.state[page] : 0;
-}
-
-/* The first page behind `page` and before `end` in another state, or end. */
-static size_t
-run_end(size_t page, size_t end)
-{
-	uint64_t same = fake.state[page] * (uint64_t)0x0101010101010101u, here;
-	size_t i = page;
-
-	for (; i + 8 <= end; i += 8) {
-		memcpy(&here, &fake.state[i], 8);
-		if (here != same)
-			break;
-	}
-	while (i < end && fake.state[i] == (uint8_t)same)
-		i++;
-	return i;
-}
-
 /* Runs that begin in [page, page + n], the page behind included, if [page,
  * page + n) had the state `as` (negative: what it has now). */
 static uint64_t
 runs_between(size_t page, size_t n, int as, unsigned (*class_of)(uint8_t))
 {
-	unsigned before = page > 0 ? class_of(fake.state[page - 1]) : 0;
+	const struct page_runs *r = &fake.state;
+	size_t i = page_runs_find(&fake.state, page), end = page + n;
+	unsigned before = page == 0 ? 0 : class_of(r->at[i].page < page ? r->at[i].state :
+	    r->at[i - 1].state);
 	uint64_t runs = 0;
 
-	for (size_t i = page; i <= page + n; i++) {
-		uint8_t s = as >= 0 && i < page + n ? (uint8_t)as : state_at(i);
-		unsigned c = class_of(s);
-
+	if (as >= 0) {
+		unsigned c = class_of((uint8_t)as);
 		runs += c != 0 && c != before;
 		before = c;
-		if (as >= 0 && i < page + n)
-			i = page + n - 1;
-		else if (i < page + n)
-			i = run_end(i, page + n) - 1;
+		i = page_runs_find(&fake.state, end - 1);
+		i += page_runs_end(r, i) == end;
+	}
+	for (; i < r->n && r->at[i].page <= end; i++) {
+		unsigned c = class_of(r->at[i].state);
+		runs += c != 0 && c != before;
+		before = c;
 	}
 	return runs;
 }
@@ -178,6 +171,161 @@ protect(size_t page, size_t n, uint8_t to)
 		fake_abort("mprotect refused: more real guards than this machine has mappings");
 }
 
+/* Of most pages only some are touched by an input: to look costs a third of a store.
+ * A page that was zero each of the last times goes back. */
+static void
+clear(char *p, size_t bytes)
+{
+	static const char zeroes[OS_PAGE_MIN];
+	size_t first = (size_t)(p - (char *)fake.base) / OS_PAGE_MIN, drop = 0, n = bytes / OS_PAGE_MIN;
+
+	for (size_t i = 0; i < n; i++) {
+		char *page = p + i * OS_PAGE_MIN;
+
+		if (memcmp(page, zeroes, OS_PAGE_MIN) != 0) {
+			memset(page, 0, OS_PAGE_MIN);
+			fake.in_vain[first + i] = 0;
+		} else if (++fake.in_vain[first + i] == IN_VAIN_MAX) {
+			fake.in_vain[first + i] = 0;
+			drop++;
+			continue;
+		}
+		if (drop != 0)
+			madvise(page - drop * OS_PAGE_MIN, drop * OS_PAGE_MIN, MADV_DONTNEED);
+		drop = 0;
+	}
+	if (drop != 0)
+		madvise(p + bytes - drop * OS_PAGE_MIN, drop * OS_PAGE_MIN, MADV_DONTNEED);
+}
+
+/* linux/fs.h has them from Linux 6.7 on. */
+struct scan_run {
+	uint64_t start, end, categories;
+};
+
+struct scan_arg {
+	uint64_t bytes, flags, start, end, walk_end, runs, max_runs, max_pages;
+	uint64_t inverted, all_of, any_of, returned;
+};
+
+enum { SCAN_PRESENT = 1 << 3, SCAN_SWAPPED = 1 << 4, SCAN_ZERO_PAGE = 1 << 5 };
+
+static void
+pagemap_open(void)
+{
+	if (fake.pagemap > 0)
+		close(fake.pagemap);
+	fake.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	fake.pagemap_of = getpid();
+}
+
+/* fn for each run of pages of [p, p + bytes) that have memory of their own: of what
+ * was read alone, each is the kernel's page of zeroes. false: this kernel cannot tell. */
+static bool
+each_written(char *p, size_t bytes, void (*fn)(char *p, size_t bytes, ptrdiff_t arg), ptrdiff_t arg)
+{
+	static struct scan_run run[SCAN_RUNS];
+	struct scan_arg a = { .bytes = sizeof(a), .walk_end = (uintptr_t)p,
+		.end = (uintptr_t)p + bytes, .runs = (uintptr_t)run, .max_runs = SCAN_RUNS,
+		.inverted = SCAN_ZERO_PAGE, .all_of = SCAN_ZERO_PAGE,
+		.any_of = SCAN_PRESENT | SCAN_SWAPPED, .returned = SCAN_PRESENT };
+	long n;
+
+	if (fake.pagemap_of != getpid())        /* after fork it would be the parent's */
+		pagemap_open();
+	while (a.walk_end < a.end) {
+		a.start = a.walk_end;
+		n = ioctl(fake.pagemap, _IOWR('f', 16, struct scan_arg), &a);
+		if (n < 0)
+			return false;
+		for (long i = 0; i < n; i++)
+			fn((char *)(uintptr_t)run[i].start, run[i].end - run[i].start, arg);
+	}
+	return true;
+}
+
+static void
+clear_run(char *p, size_t bytes, ptrdiff_t unused)
+{
+	(void)unused;
+	clear(p, bytes);
+}
+
+/* As far as an older kernel can tell; false: too much is there, or who knows. */
+static bool
+clear_resident(char *p, size_t bytes)
+{
+	static unsigned char there[CLEAR_AT_ONCE_BYTES / OS_PAGE_MIN];
+	size_t n = bytes / OS_PAGE_MIN, resident = 0;
+
+	if (n > sizeof(there) || mincore(p, bytes, there) != 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		resident += there[i] & 1;
+	if (resident > CLEAR_RESIDENT_BYTES / OS_PAGE_MIN)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if ((there[i] & 1) != 0)
+			clear(p + i * OS_PAGE_MIN, OS_PAGE_MIN);
+	return true;
+}
+
+static void
+forget(size_t page, size_t n)
+{
+	size_t bytes = n << fake.page_shift;
+	char *p = page_addr(page);
+
+	if (fake.config.real_faults)
+		madvise(p, bytes, MADV_DONTNEED);
+	else if (bytes <= CLEAR_BY_HAND_BYTES)
+		clear(p, bytes);
+	else if (!each_written(p, bytes, clear_run, 0) && !clear_resident(p, bytes))
+		madvise(p, bytes, MADV_DONTNEED);
+}
+
+/* The same for pages that leave Ready: much of it is not used again before the reset.
+ * What a tier reads there until then is what it should not have read. */
+static void
+forget_later(size_t page, size_t n)
+{
+	if (fake.config.real_faults || n << fake.page_shift <= CLEAR_BY_HAND_BYTES)
+		forget(page, n);
+	else
+		page_runs_set(&fake.dirty, page, n, DIRTY_STALE);
+}
+
+/* [page, page + n) becomes Ready. */
+static void
+forget_stale(size_t page, size_t n)
+{
+	const struct page_runs *r = &fake.dirty;
+
+	for (size_t at = page, end, i = page_runs_find(&fake.dirty, page); at < page + n; i++) {
+		end = page_runs_end(r, i) < page + n ? page_runs_end(r, i) : page + n;
+		if (r->at[i].state == DIRTY_STALE)
+			forget(at, end - at);
+		at = end;
+	}
+	page_runs_set(&fake.dirty, page, n, DIRTY);
+}
+
+/* The bytes of [page, page + n) leave the states they are in. */
+static void
+account_leaves(size_t page, size_t n)
+{
+	const struct page_runs *r = &fake.state;
+
+	for (size_t i = page_runs_find(&fake.state, page), at = page; at < page + n; i++) {
+		size_t end = page_runs_end(r, i) < page + n ? page_runs_end(r, i) : page + n;
+		uint64_t bytes = (uint64_t)(end - at) << fake.page_shift;
+
+		fake.stats.bytes[r->at[i].state & STATE_MASK] -= bytes;
+		fake.stats.guard_bytes -= r->at[i].state & (MARKER | PROTECTED) ? bytes : 0;
+		at = end;
+	}
+}
+
 /* Sets n pages to one state; false, with nothing done, if the simulated kernel
  * has no mapping left for it. `forced`: the call cannot fail. */
 static bool
@@ -193,66 +341,16 @@ change(size_t page, size_t n, uint8_t to, bool forced)
 	fake.mappings = mappings;
 	fake.guard_runs += runs_between(page, n, to, guard_class)
 	    - runs_between(page, n, -1, guard_class);
-	for (size_t i = page, end; i < page + n; i = end) {
-		uint8_t old = fake.state[i];
-
-		end = run_end(i, page + n);
-		fake.stats.bytes[old & STATE_MASK] -= (end - i) * bytes;
-		fake.stats.guard_bytes -= old & (MARKER | PROTECTED) ? (end - i) * bytes : 0;
-	}
-	memset(&fake.state[page], to, n);
-	if ((to & STATE_MASK) == SYS_READY)
-		memset(&fake.dirty[page], 1, n);
+	account_leaves(page, n);
+	page_runs_set(&fake.state, page, n, to);
+	if (to == SYS_READY)
+		forget_stale(page, n);
 	fake.stats.bytes[to & STATE_MASK] += n * bytes;
 	fake.stats.guard_bytes += to & (MARKER | PROTECTED) ? n * bytes : 0;
 	fake.stats.bytes[SYS_NONE] = 0;
-	for (size_t b = page << fake.page_shift >> BLOCK_SHIFT;
-	    b <= (((page + n) << fake.page_shift) - 1) >> BLOCK_SHIFT; b++)
-		fake.touched[b] = 1;
 	if (fake.config.real_faults)
 		protect(page, n, to);
 	return true;
-}
-
-/* Of most pages only some are touched by an input: to look costs a third of a store. */
-static void
-clear(char *p, size_t bytes)
-{
-	static const char zeroes[1 << 12];
-
-	for (size_t i = 0; i < bytes; i += sizeof(zeroes))
-		if (memcmp(p + i, zeroes, sizeof(zeroes)) != 0)
-			memset(p + i, 0, sizeof(zeroes));
-}
-
-/* Clears what is resident of [p, p + bytes); false: too much is, or who knows. */
-static bool
-clear_resident(char *p, size_t bytes)
-{
-	static unsigned char there[CLEAR_AT_ONCE_BYTES >> 12];
-	size_t n = bytes >> 12, resident = 0;
-
-	if (n > sizeof(there) || mincore(p, bytes, there) != 0)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		resident += there[i] & 1;
-	if (resident > CLEAR_RESIDENT_BYTES >> 12)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if ((there[i] & 1) != 0)
-			clear(p + (i << 12), (size_t)1 << 12);
-	return true;
-}
-
-static void
-forget(size_t page, size_t n)
-{
-	size_t bytes = n << fake.page_shift;
-
-	if (!fake.config.real_faults && bytes <= CLEAR_BY_HAND_BYTES)
-		clear(page_addr(page), bytes);
-	else if (fake.config.real_faults || !clear_resident(page_addr(page), bytes))
-		madvise(page_addr(page), bytes, MADV_DONTNEED);
 }
 
 /* The pages of a legal range; aborts if it is not one. */
@@ -276,14 +374,14 @@ range_page(const char *call, const void *p, size_t bytes)
 static size_t
 range_in_state(const char *call, const void *p, size_t bytes, enum sys_state want, uint8_t guards)
 {
-	size_t page = range_page(call, p, bytes);
+	const struct page_runs *r = &fake.state;
+	size_t page = range_page(call, p, bytes), end = page + (bytes >> fake.page_shift);
 
-	size_t end = page + (bytes >> fake.page_shift);
-
-	for (size_t i = page; i < end; i = run_end(i, end)) {
-		if ((fake.state[i] & ~guards) != (uint8_t)want)
+	for (size_t i = page_runs_find(&fake.state, page); i < r->n && r->at[i].page < end; i++) {
+		if ((r->at[i].state & ~guards) != (uint8_t)want)
 			fake_abort("%s(%p, %#zx): page %zu is %s, must be %s", call, p, bytes,
-			    i - page, state_name(fake.state[i]), state_name((uint8_t)want));
+			    r->at[i].page > page ? r->at[i].page - page : 0,
+			    state_name(r->at[i].state), state_name((uint8_t)want));
 	}
 	return page;
 }
@@ -313,6 +411,23 @@ call_fails(enum fake_sys_call call)
 
 /* ---- window, reset ---- */
 
+static size_t
+runs_bytes(void)
+{
+	return ((fake.window_bytes >> 12) + 1) * sizeof(struct page_run);
+}
+
+static void *
+anonymous(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		fake_abort("no memory for the state of the window");
+	return p;
+}
+
 static void
 window_open(void)
 {
@@ -326,50 +441,28 @@ window_open(void)
 	if (p == MAP_FAILED)
 		fake_abort("no address space for a window");
 	fake.base = align_up((uintptr_t)p, WINDOW_ALIGN);
-	fake.state = mmap(NULL, fake.window_bytes >> 12, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	fake.touched = mmap(NULL, fake.window_bytes >> BLOCK_SHIFT, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	fake.dirty = mmap(NULL, fake.window_bytes >> 12, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (fake.state == MAP_FAILED || fake.touched == MAP_FAILED || fake.dirty == MAP_FAILED)
-		fake_abort("no memory for the state of the window");
+	fake.state.at = anonymous(runs_bytes());
+	fake.dirty.at = anonymous(runs_bytes());
+	fake.in_vain = anonymous(fake.window_bytes / OS_PAGE_MIN);
+	pagemap_open();
 }
 
-/* Of the reset: real memory of the blocks [from, to) as it was at the start. */
-static void
-blocks_clear(size_t from, size_t to)
-{
-	size_t page = from << BLOCK_SHIFT >> fake.page_shift;
-	size_t n = (to - from) << BLOCK_SHIFT >> fake.page_shift;
-
-	memset(&fake.state[page], 0, n);
-	memset(&fake.touched[from], 0, to - from);
-	for (const uint8_t *hit; (hit = memchr(&fake.dirty[page], 1, n)) != NULL; ) {
-		size_t run = (size_t)(hit - fake.dirty), i = run;
-
-		while (i < page + n && fake.dirty[i])
-			fake.dirty[i++] = 0;
-		forget(run, i - run);
-		n -= i - page;
-		page = i;
-	}
-}
-
+/* Of the reset: real memory as it was at the start. Runs that lie near each other are
+ * looked up together. */
 static void
 window_clear(void)
 {
-	size_t blocks = fake.window_bytes >> BLOCK_SHIFT;
-	size_t i = 0;
+	const struct page_runs *r = &fake.dirty;
 
-	while (i < blocks) {
-		const uint8_t *hit = memchr(&fake.touched[i], 1, blocks - i);
-		size_t from = hit != NULL ? (size_t)(hit - fake.touched) : blocks;
+	for (size_t i = 0; i < r->n; i++) {
+		size_t from = r->at[i].page, near = CLEAR_GAP_BYTES >> fake.page_shift;
 
-		for (i = from; i < blocks && fake.touched[i]; i++)
+		if (r->at[i].state == 0)
 			continue;
-		if (from < i)
-			blocks_clear(from, i);
+		while (i + 1 < r->n && (r->at[i + 1].state != 0 || (i + 2 < r->n &&
+		    page_runs_end(r, i + 1) - page_runs_end(r, i) <= near)))
+			i++;
+		forget(from, page_runs_end(r, i) - from);
 	}
 }
 
@@ -403,6 +496,8 @@ reset_locked(const struct fake_sys_config *config)
 		fake_abort("page_bytes %zu", fake.config.page_bytes);
 	fake.page_shift = ctz64(fake.config.page_bytes);
 	fake.pages = fake.window_bytes >> fake.page_shift;
+	page_runs_clear(&fake.state, fake.pages);
+	page_runs_clear(&fake.dirty, fake.pages);
 	fake.reserve_next = 0;
 	fake.alloc_end = fake.pages;
 	fake.script_next = 0;
@@ -455,8 +550,8 @@ fake_sys_each_range(void (*fn)(void *p, size_t bytes))
 	enter();
 	leave();
 	fn((void *)fake.base, fake.window_bytes);
-	fn(fake.state, fake.window_bytes >> 12);
-	fn(fake.touched, fake.window_bytes >> BLOCK_SHIFT);
+	fn(fake.state.at, runs_bytes());
+	fn(fake.dirty.at, runs_bytes());
 }
 
 uint64_t
@@ -522,9 +617,21 @@ state_of(const void *p)
 
 	enter();
 	if (at >= fake.base && at - fake.base < fake.window_bytes)
-		s = fake.state[(at - fake.base) >> fake.page_shift];
+		s = page_runs_get(&fake.state, (at - fake.base) >> fake.page_shift);
 	leave();
 	return s;
+}
+
+size_t
+fake_sys_run(const void *p, enum sys_state *state, bool *guarded)
+{
+	size_t page = ((uintptr_t)p - fake.base) >> fake.page_shift;
+	uint8_t s = state_of(p);
+
+	*state = (enum sys_state)(s & STATE_MASK);
+	*guarded = (s & (MARKER | PROTECTED)) != 0;
+	return (page_runs_end(&fake.state, page_runs_find(&fake.state, page)) - page) <<
+	    fake.page_shift;
 }
 
 enum sys_state
@@ -570,12 +677,14 @@ sys_guard_in_use(void)
 static size_t
 none_from(size_t page, size_t n)
 {
-	size_t end = page + n, from = page;
+	const struct page_runs *r = &fake.state;
+	size_t end = page + n, i = page_runs_find(&fake.state, end - 1);
 
-	for (size_t i = page; i < end; i = run_end(i, end))
-		if (fake.state[i] != 0)
-			from = run_end(i, end);
-	return from;
+	if (r->at[i].state == 0 && r->at[i].page <= page)
+		return page;
+	if (r->at[i].state == 0)        /* neighbours differ: the one before is not None */
+		return r->at[i].page;
+	return page_runs_end(r, i) < end ? page_runs_end(r, i) : end;
 }
 
 /* First fit at or after `from`, or fake.pages. Alignment is of addresses; the
@@ -733,7 +842,7 @@ sys_unused(void *p, size_t bytes)
 	enter();
 	size_t page = range_in_state("sys_unused", p, bytes, SYS_READY, 0);
 	call_fails(FAKE_SYS_UNUSED);
-	forget(page, bytes >> fake.page_shift);
+	forget_later(page, bytes >> fake.page_shift);
 	change(page, bytes >> fake.page_shift, SYS_PREPARED, true);
 	leave();
 }
@@ -760,7 +869,7 @@ sys_fault(void *p, size_t bytes)
 	size_t page = range_in_state("sys_fault", p, bytes, SYS_READY, 0);
 	ok = !call_fails(FAKE_SYS_FAULT) && fault_locked(page, bytes >> fake.page_shift);
 	if (ok) {
-		forget(page, bytes >> fake.page_shift);
+		forget_later(page, bytes >> fake.page_shift);
 		fake.stats.guards_installed++;
 	} else {
 		fake.stats.guards_skipped++;
@@ -775,11 +884,12 @@ sys_unfault(void *p, size_t bytes)
 	bool ok;
 
 	enter();
-	size_t page = range_page("sys_unfault", p, bytes);
-	for (size_t i = page; i < page + (bytes >> fake.page_shift); i++) {
-		if ((fake.state[i] & (MARKER | PROTECTED)) == 0)
+	size_t page = range_page("sys_unfault", p, bytes), end = page + (bytes >> fake.page_shift);
+	for (size_t i = page; i < end; i = page_runs_end(&fake.state, page_runs_find(&fake.state, i))) {
+		uint8_t s = page_runs_get(&fake.state, i);
+		if ((s & (MARKER | PROTECTED)) == 0)
 			fake_abort("sys_unfault(%p, %#zx): page %zu is %s, must be guarded", p,
-			    bytes, i - page, state_name(fake.state[i]));
+			    bytes, i - page, state_name(s));
 	}
 	ok = !call_fails(FAKE_SYS_UNFAULT)
 	    && change(page, bytes >> fake.page_shift, SYS_PREPARED, false);
@@ -795,9 +905,15 @@ sys_free(void *p, size_t bytes, enum sys_state from)
 		fake_abort("sys_free(%p, %#zx): from None", p, bytes);
 	size_t page = range_in_state("sys_free", p, bytes, from, MARKER | PROTECTED);
 	call_fails(FAKE_SYS_FREE);
-	forget(page, bytes >> fake.page_shift);
+	forget_later(page, bytes >> fake.page_shift);
 	change(page, bytes >> fake.page_shift, SYS_NONE, true);
 	leave();
+}
+
+static void
+copy_run(char *p, size_t bytes, ptrdiff_t to)
+{
+	memcpy(p + to, p, bytes);
 }
 
 bool
@@ -806,7 +922,7 @@ sys_move(void *to, void *from, size_t bytes)
 	bool ok;
 
 	enter();
-	range_in_state("sys_move (to)", to, bytes, SYS_READY, 0);
+	size_t page_to = range_in_state("sys_move (to)", to, bytes, SYS_READY, 0);
 	size_t page = range_in_state("sys_move (from)", from, bytes, SYS_READY, 0);
 	uintptr_t a = (uintptr_t)to, b = (uintptr_t)from;
 
@@ -814,7 +930,9 @@ sys_move(void *to, void *from, size_t bytes)
 		fake_abort("sys_move(%p, %p, %#zx): the ranges overlap", to, from, bytes);
 	ok = !call_fails(FAKE_SYS_MOVE);
 	if (ok) {
-		memcpy(to, from, bytes);
+		forget(page_to, bytes >> fake.page_shift);
+		if (fake.config.real_faults || !each_written(from, bytes, copy_run, (char *)to - (char *)from))
+			memcpy(to, from, bytes);
 		forget(page, bytes >> fake.page_shift);
 	}
 	leave();

@@ -84,5 +84,7 @@ size_t fake_sys_window_bytes(void);
 uint64_t fake_sys_mappings(void);
 enum sys_state fake_sys_state(const void *p);    /* SYS_NONE outside of the window */
 bool fake_sys_guarded(const void *p);
+/* Both of p, in the window; and how many bytes from the OS page of p on are the same. */
+size_t fake_sys_run(const void *p, enum sys_state *state, bool *guarded);
 
 #endif

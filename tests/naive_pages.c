@@ -1,4 +1,5 @@
 /* naive_pages.c - see the header. Slow on purpose. */
+#define _GNU_SOURCE
 #include "naive_pages.h"
 
 #include <stdlib.h>
@@ -28,6 +29,17 @@ page_at(const struct naive_pages *n, uintptr_t addr)
 	if (i == n->nchunks || n->chunk[i]->base > addr)
 		return NULL;
 	return &n->chunk[i]->page[(addr - n->chunk[i]->base) / NAIVE_PAGE_BYTES];
+}
+
+/* page_at, and how many of the `max` pages from addr on lie behind it in its chunk;
+ * 1 if there is none. */
+static uint8_t *
+pages_from(const struct naive_pages *n, uintptr_t addr, size_t max, size_t *len)
+{
+	size_t left = NAIVE_CHUNK_PAGES - addr % chunk_bytes / NAIVE_PAGE_BYTES;
+	uint8_t *page = page_at(n, addr);
+	*len = page == NULL ? 1 : left < max ? left : max;
+	return page;
 }
 
 void
@@ -80,19 +92,20 @@ naive_pages_get(const struct naive_pages *n, uintptr_t addr)
 void
 naive_pages_set(struct naive_pages *n, uintptr_t addr, size_t npages, enum naive_state to)
 {
-	for (size_t i = 0; i < npages; i++) {
-		uint8_t *page = page_at(n, addr + i * NAIVE_PAGE_BYTES);
+	for (size_t i = 0, len; i < npages; i += len) {
+		uint8_t *page = pages_from(n, addr + i * NAIVE_PAGE_BYTES, npages - i, &len);
 		if (page == NULL)
 			abort();
-		*page = (uint8_t)to;
+		memset(page, (int)to, len);
 	}
 }
 
 bool
 naive_pages_all_free(const struct naive_pages *n, uintptr_t addr, size_t npages)
 {
-	for (size_t i = 0; i < npages; i++) {
-		if (naive_pages_get(n, addr + i * NAIVE_PAGE_BYTES) == NAIVE_USED)
+	for (size_t i = 0, len; i < npages; i += len) {
+		const uint8_t *page = pages_from(n, addr + i * NAIVE_PAGE_BYTES, npages - i, &len);
+		if (page == NULL || memchr(page, NAIVE_USED, len) != NULL)
 			return false;
 	}
 	return true;
@@ -107,6 +120,14 @@ naive_pages_all_used(const struct naive_pages *n, uintptr_t addr, size_t npages)
 			return false;
 	}
 	return true;
+}
+
+/* How many pages from k on are not used. */
+static size_t
+free_from(const struct naive_chunk *c, size_t k)
+{
+	const uint8_t *used = memchr(&c->page[k], NAIVE_USED, NAIVE_CHUNK_PAGES - k);
+	return (used != NULL ? (size_t)(used - c->page) : NAIVE_CHUNK_PAGES) - k;
 }
 
 uintptr_t
@@ -127,7 +148,10 @@ naive_pages_find(const struct naive_pages *n, size_t npages)
 			}
 			if (run == 0)
 				start = c->base + k * NAIVE_PAGE_BYTES;
-			if (++run >= npages)
+			size_t free = free_from(c, k);
+			run += free;
+			k += free - 1;
+			if (run >= npages)
 				return start;
 		}
 	}
@@ -166,19 +190,21 @@ naive_pages_scav_runs(const struct naive_pages *n, uintptr_t addr, size_t npages
 	size_t nruns = 0;
 	bool in_run = false;
 
-	for (size_t i = 0; i < npages; i++) {
+	for (size_t i = 0, len; i < npages; i += len) {
 		uintptr_t a = addr + i * NAIVE_PAGE_BYTES;
-		if (naive_pages_get(n, a) != NAIVE_SCAV) {
-			in_run = false;
-			continue;
-		}
-		if (!in_run) {
-			if (nruns == max)
+		const uint8_t *page = pages_from(n, a, npages - i, &len);
+		for (size_t k = 0; k < len; k++) {
+			if (page == NULL || page[k] != NAIVE_SCAV) {
+				in_run = false;
+				continue;
+			}
+			if (!in_run && nruns == max)
 				abort();
-			runs[nruns++] = (struct naive_run){ a, 0 };
+			if (!in_run)
+				runs[nruns++] = (struct naive_run){ a + k * NAIVE_PAGE_BYTES, 0 };
+			in_run = true;
+			runs[nruns - 1].npages++;
 		}
-		in_run = true;
-		runs[nruns - 1].npages++;
 	}
 	return nruns;
 }
@@ -188,15 +214,14 @@ naive_pages_scavenge_next(const struct naive_pages *n, size_t max, uintptr_t *ad
 {
 	for (size_t i = n->nchunks; i-- > 0; ) {
 		const struct naive_chunk *c = n->chunk[i];
-		for (size_t end = NAIVE_CHUNK_PAGES; end > 0; end--) {
-			if (c->page[end - 1] != NAIVE_FREE)
-				continue;
-			size_t len = 0;
-			while (len < max && len < end && c->page[end - 1 - len] == NAIVE_FREE)
-				len++;
-			*addr = c->base + (end - len) * NAIVE_PAGE_BYTES;
-			return len;
-		}
+		const uint8_t *last = memrchr(c->page, NAIVE_FREE, NAIVE_CHUNK_PAGES);
+		if (last == NULL)
+			continue;
+		size_t end = (size_t)(last - c->page) + 1, len = 0;
+		while (len < max && len < end && c->page[end - 1 - len] == NAIVE_FREE)
+			len++;
+		*addr = c->base + (end - len) * NAIVE_PAGE_BYTES;
+		return len;
 	}
 	return 0;
 }
@@ -222,9 +247,7 @@ naive_pages_summary(const struct naive_pages *n, uintptr_t base, size_t npages, 
 				run = 0;
 				continue;
 			}
-			const uint8_t *used = memchr(&c->page[k], NAIVE_USED, NAIVE_CHUNK_PAGES - k);
-			size_t free = (used != NULL ? (size_t)(used - c->page) : NAIVE_CHUNK_PAGES) - k;
-
+			size_t free = free_from(c, k);
 			run += free;
 			k += free - 1;
 			if (run > sum[1])
