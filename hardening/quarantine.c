@@ -1,6 +1,8 @@
 /* quarantine.c - see quarantine.h. */
 #include "quarantine.h"
 
+#include <string.h>
+
 #include "pinned.h"
 #include "../src/lock.h"
 #include "../src/mcache.h"
@@ -17,10 +19,10 @@ static struct {
 	struct mspan *spans[QUARANTINE_SPANS];
 	size_t n;
 	size_t bytes;
-	/* spans that have left, until one of their shape is asked for */
+	/* spans that have left, until one of their shape is asked for; oldest first */
 	struct mspan *leaving[QUARANTINE_LEAVING];
-	uint64_t shape[QUARANTINE_LEAVING];     /* of leaving[i]; 0: none is there */
-	size_t oldest;                          /* the next place to be overwritten */
+	uint64_t shape[QUARANTINE_LEAVING];     /* of leaving[i] */
+	size_t waiting;
 	size_t waiting_bytes;                   /* of all of them */
 } quar;
 
@@ -28,9 +30,7 @@ void
 quarantine_init(const struct quarantine_config *config)
 {
 	quar.config = *config;
-	quar.n = quar.bytes = quar.oldest = quar.waiting_bytes = 0;
-	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
-		quar.shape[i] = 0;
+	quar.n = quar.bytes = quar.waiting = quar.waiting_bytes = 0;
 	if (config->seed != 0)
 		rand_seed_fixed(&quar.rng, config->seed, 1);
 	else
@@ -122,36 +122,43 @@ may_wait(const struct mspan *s)
 static struct mspan *
 end_wait_locked(size_t i)
 {
-	quar.shape[i] = 0;
-	quar.waiting_bytes -= mspan_bytes(quar.leaving[i]);
-	return quar.leaving[i];
+	struct mspan *s = quar.leaving[i];
+	size_t behind = --quar.waiting - i;
+	memmove(&quar.leaving[i], &quar.leaving[i + 1], behind * sizeof(quar.leaving[0]));
+	memmove(&quar.shape[i], &quar.shape[i + 1], behind * sizeof(quar.shape[0]));
+	quar.waiting_bytes -= mspan_bytes(s);
+	return s;
 }
 
-/* s has left. It waits in the place of the oldest that waits, which goes; more of
- * them, if they were too many bytes. */
+static bool
+waiting_full(const struct mspan *s)
+{
+	if (quar.config.fault)
+		return quar.waiting == QUARANTINE_LEAVING;
+	return quar.waiting == LEAVING_MAPPED ||
+	    quar.waiting_bytes + mspan_bytes(s) > LEAVING_ALL_BYTES;
+}
+
+/* s has left, and waits; the oldest that wait make room for it. */
 static void
 wait_locked(struct mspan **out, struct mspan *s)
 {
-	size_t i, places = quar.config.fault ? QUARANTINE_LEAVING : LEAVING_MAPPED;
 	if (!may_wait(s)) {
 		push(out, s);
 		return;
 	}
-	do {
-		i = quar.oldest;
-		if (quar.shape[i] != 0)
-			push(out, end_wait_locked(i));
-		quar.oldest = (i + 1) % places;
-	} while (!quar.config.fault && quar.waiting_bytes + mspan_bytes(s) > LEAVING_ALL_BYTES);
-	quar.leaving[i] = s;
-	quar.shape[i] = shape_of(s->npages, s->guards, s->pool, mspan_is_large(s));
+	while (waiting_full(s))
+		push(out, end_wait_locked(0));
+	quar.leaving[quar.waiting] = s;
+	quar.shape[quar.waiting++] = shape_of(s->npages, s->guards, s->pool, mspan_is_large(s));
 	quar.waiting_bytes += mspan_bytes(s);
 }
 
+/* The oldest of its shape, which would be the first to go. */
 static struct mspan *
 take_waiting_locked(uint64_t shape)
 {
-	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
+	for (size_t i = 0; i < quar.waiting; i++)
 		if (quar.shape[i] == shape)
 			return end_wait_locked(i);
 	return NULL;
@@ -284,9 +291,8 @@ hook_quarantine_flush(struct mheap *h)
 	mutex_lock(&h->lock);
 	while (quar.n != 0)
 		push(&out, take_locked());
-	for (size_t i = 0; i < QUARANTINE_LEAVING; i++)
-		if (quar.shape[i] != 0)
-			push(&out, end_wait_locked(i));
+	while (quar.waiting != 0)
+		push(&out, end_wait_locked(quar.waiting - 1));
 	mutex_unlock(&h->lock);
 	return make_all_ready(h, out);
 }
@@ -326,9 +332,7 @@ hook_quarantine_check(void)
 		if (!quarantine_is_parked(s))
 			return "QUAR-2";
 	}
-	for (size_t i = 0; i < QUARANTINE_LEAVING; i++) {
-		if (quar.shape[i] == 0)
-			continue;
+	for (size_t i = 0; i < quar.waiting; i++) {
 		waiting += mspan_bytes(quar.leaving[i]);
 		if (!quarantine_is_parked(quar.leaving[i]))
 			return "QUAR-2";

@@ -544,14 +544,16 @@ mcache_next_slot(struct mcache *c, unsigned spc, bool *fresh)
 
 /* ---- a cache's life ---- */
 
+/* A dead thread's stream goes on in the next: nobody knows where it was. */
 static void
 seed_stream(struct mheap *h, struct mcache *c, uint64_t number)
 {
 	c->rng = h->config.randomize ? &c->stream : NULL;
 	if (h->config.seed != 0)
 		rand_seed_fixed(&c->stream, h->config.seed, number);
-	else if (h->config.randomize)
+	else if (h->config.randomize && !c->seeded)
 		rand_seed_os(&c->stream);
+	c->seeded = h->config.seed == 0 && h->config.randomize;
 }
 
 struct mcache *
@@ -787,6 +789,7 @@ mcache_after_fork_child(struct mcache *self, struct mcache *shared, bool idle)
 	mutex_reset(&caches.lock);
 	for (struct mcache *c = caches.all; c != NULL; c = c->next) {
 		mutex_reset(&c->lock);
+		c->seeded = false;      /* the parent has the same stream */
 		if (!c->in_use)
 			continue;
 		if (c == self || c == shared) {

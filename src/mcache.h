@@ -77,6 +77,7 @@ struct mcache {
 	int tid;
 	struct mheap *heap;
 	struct rand_stream *rng;        /* &stream, or NULL: slots in address order */
+	bool seeded;                    /* stream is from the system, and no other process's */
 	struct rand_stream stream;
 	struct page_cache pages;
 	struct mspan *spare[SPAN_POOLS];

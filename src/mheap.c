@@ -72,6 +72,8 @@ map_pages(struct mheap *h, uintptr_t base, size_t bytes)
 		h->reserved_bytes -= bytes;
 		return false;
 	}
+	if (h->config.huge_pages && h->pages.grown_pages << PAGE_SHIFT >= HUGE_FROM_BYTES)
+		sys_huge((void *)base, bytes);
 	if (arena_add(&h->meta, base, bytes) && page_alloc_grow(&h->pages, base, bytes))
 		return true;
 	sys_free((void *)base, bytes, SYS_PREPARED);

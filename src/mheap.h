@@ -20,7 +20,10 @@
 #include "persistentalloc.h"
 #include "rand.h"
 
-enum { SPAN_POOLS = 7 };
+enum {
+	SPAN_POOLS = 7,
+	HUGE_FROM_BYTES = 16 << 20,
+};
 
 /* What mheap needs to know of the options; plain data, set once. */
 struct mheap_config {
@@ -35,6 +38,7 @@ struct mheap_config {
 	unsigned idle_share_percent;   /* of a cache's pages that may be in idle spans */
 	uint64_t scavenge_delay_ns;
 	bool scavenge_on_slow_path;
+	bool huge_pages;            /* behind what grows from HUGE_FROM_BYTES on */
 	uint64_t seed;              /* 0: from the system */
 };
 

@@ -99,6 +99,7 @@ proc_heap_config(struct mheap_config *out)
 		.idle_share_percent = options.idle_share,
 		.scavenge_delay_ns = (uint64_t)options.scavenge_delay_ms * 1000000,
 		.scavenge_on_slow_path = options.scavenge == OPT_SCAVENGE_SLOW,
+		.huge_pages = options.huge_pages,
 		.seed = options.seed,
 	};
 }

@@ -77,6 +77,10 @@ bool sys_renew(void *p, size_t bytes);
 /* Faults the range in for writing at one stroke (MADV_POPULATE_WRITE); a hint. */
 void sys_populate(void *p, size_t bytes);
 
+/* Prepared or Ready memory may be backed by huge pages, where the kernel has them
+ * for who asks (transparent_hugepage=madvise); a hint. */
+void sys_huge(void *p, size_t bytes);
+
 /* Makes Ready metadata read as zero in a forked child, however it was forked.
  * false: the kernel (before 4.14) does not do that. */
 bool sys_wipe_on_fork(void *p, size_t bytes);

@@ -50,6 +50,7 @@ enum {
 	MOVE_MAY = 1, MOVE_FIXED = 2, /* MREMAP_MAYMOVE, _FIXED */
 	MOVE_KEEP_SOURCE = 4,         /* MREMAP_DONTUNMAP, 5.7 */
 	ADV_DROP = 4,                 /* MADV_DONTNEED, by the kernel's number */
+	ADV_HUGEPAGE = 14,
 	ADV_WIPEONFORK = 18,
 	ADV_POPULATE_WRITE = 23,      /* 5.14 */
 	ADV_DROP_LOCKED = 24,         /* MADV_DONTNEED_LOCKED, 5.18 */
@@ -737,6 +738,12 @@ void
 sys_populate(void *p, size_t bytes)
 {
 	os_madvise((uintptr_t)p, bytes, ADV_POPULATE_WRITE);
+}
+
+void
+sys_huge(void *p, size_t bytes)
+{
+	os_madvise((uintptr_t)p, bytes, ADV_HUGEPAGE);
 }
 
 bool

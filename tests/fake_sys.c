@@ -962,6 +962,15 @@ sys_populate(void *p, size_t bytes)
 	leave();
 }
 
+void
+sys_huge(void *p, size_t bytes)
+{
+	enter();
+	range_in_state("sys_huge", p, bytes, SYS_PREPARED, 0);
+	call_fails(FAKE_SYS_HUGE);
+	leave();
+}
+
 bool
 sys_wipe_on_fork(void *p, size_t bytes)
 {

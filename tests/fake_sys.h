@@ -37,7 +37,8 @@ enum fake_sys_call {
 	FAKE_SYS_FREE = 1 << 9,
 	FAKE_SYS_POPULATE = 1 << 10,
 	FAKE_SYS_SEAL = 1 << 11,
-	FAKE_SYS_ALL = (1 << 12) - 1,
+	FAKE_SYS_HUGE = 1 << 12,
+	FAKE_SYS_ALL = (1 << 13) - 1,
 };
 
 enum fake_sys_place {

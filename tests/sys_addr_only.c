@@ -176,6 +176,13 @@ sys_populate(void *p, size_t bytes)
 	(void)bytes;
 }
 
+void
+sys_huge(void *p, size_t bytes)
+{
+	(void)p;
+	(void)bytes;
+}
+
 bool
 sys_wipe_on_fork(void *p, size_t bytes)
 {

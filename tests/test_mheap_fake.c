@@ -113,6 +113,23 @@ test_growth_is_contiguous(void **state)
 	assert_accounted();
 }
 
+/* Only where asked for, and not for the first 16 MiB. */
+static void
+test_huge_pages(void **state)
+{
+	(void)state;
+	for (int asked = 0; asked < 2; asked++) {
+		start(NULL, NULL);
+		mheap_.config.huge_pages = asked != 0;
+		for (size_t i = 1; i <= 40; i++) {
+			assert_non_null(large(PAGES(CHUNK_SIZE)));
+			assert_int_equal(fake_sys_calls(FAKE_SYS_HUGE),
+			    asked != 0 && i > 4 ? i - 4 : 0);
+		}
+		assert_accounted();
+	}
+}
+
 static void
 test_span_larger_than_an_arena(void **state)
 {
@@ -729,6 +746,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_first_arena_is_aligned),
 		TEST(test_growth_is_contiguous),
+		TEST(test_huge_pages),
 		TEST(test_span_larger_than_an_arena),
 		TEST(test_small_spans_cross_an_arena_border),
 		TEST(test_growth_over_a_gap),

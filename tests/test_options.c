@@ -55,7 +55,7 @@ modes(void **state)
 	assert_int_equal(parse("mode=plain"), 0);
 	assert_int_equal(o.mode, OPT_MODE_PLAIN);
 	assert_false(o.randomize);
-	assert_int_equal(o.sweep_share, 12);
+	assert_int_equal(o.sweep_share, 6);
 	assert_int_equal(o.span_quarantine_bytes, 0);
 	/* The mode is a preset wherever it stands: what is named wins. */
 	assert_int_equal(parse("randomize=1:mode=plain,sweep_share=50"), 0);
@@ -266,10 +266,10 @@ environment(void **state)
 	    "sweep_share, expected 1..100; it stays 25\n");
 	assert_int_equal(init_in_child("sweep_share=330", "1", got, sizeof(got)), 2);
 	assert_non_null(strstr(got, "'330'"));
-	assert_int_equal(init_in_child("help=1:mode=plain", "1", got, sizeof(got)), 12);
+	assert_int_equal(init_in_child("help=1:mode=plain", "1", got, sizeof(got)), 6);
 	for (size_t i = 0; i < OPTIONS_COUNT; i++)
 		assert_non_null(strstr(got, options_table[i].name));
-	assert_non_null(strstr(got, "sweep_share=12"));
+	assert_non_null(strstr(got, "sweep_share=6"));
 }
 
 extern char **environ;

@@ -357,22 +357,18 @@ test_fork_with_threads_at_work(void **state)
 	heap_assert_sound();
 }
 
-/* The child draws other random numbers than its parent, unless a seed is set. */
-static void
-test_fork_reseeds(void **state)
+enum { DRAWS = 32 };
+
+/* Forks; true if both processes then got the same addresses from draw(). */
+static bool
+same_in_the_child(void (*draw)(uintptr_t out[DRAWS]))
 {
 	int fd[2], status;
-	uintptr_t mine[32], theirs[32];
+	uintptr_t mine[DRAWS], theirs[DRAWS];
 
-	(void)state;
-	heap_stop();
-	heap_start(&(struct heap_setup){ .randomize = true });
-	mheap_.config.seed = 0;
-	heap_cache();
 	assert_int_equal(pipe(fd), 0);
 	pid_t pid = fork();
-	for (size_t i = 0; i < ARRAY_LEN(mine); i++)
-		mine[i] = (uintptr_t)mallocgc(1000, API_MALLOC);
+	draw(mine);
 	if (pid == 0)
 		_exit(write(fd[1], mine, sizeof(mine)) == (ssize_t)sizeof(mine) ? 0 : 1);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -380,9 +376,52 @@ test_fork_reseeds(void **state)
 	assert_int_equal(read(fd[0], theirs, sizeof(theirs)), sizeof(theirs));
 	close(fd[0]);
 	close(fd[1]);
-	assert_memory_not_equal(mine, theirs, sizeof(mine));
-	for (size_t i = 0; i < ARRAY_LEN(mine); i++)
-		freegc((void *)mine[i], API_FREE);
+	return memcmp(mine, theirs, sizeof(mine)) == 0;
+}
+
+static void
+draw_here(uintptr_t out[DRAWS])
+{
+	for (size_t i = 0; i < DRAWS; i++)
+		out[i] = (uintptr_t)mallocgc(1000, API_MALLOC);
+	for (size_t i = 0; i < DRAWS; i++)
+		freegc((void *)out[i], API_FREE);
+}
+
+static void *
+drawing_thread(void *out)
+{
+	draw_here(out);
+	return NULL;
+}
+
+/* In the cache of the last thread that did so. */
+static void
+draw_in_a_thread(uintptr_t out[DRAWS])
+{
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, drawing_thread, out), 0);
+	pthread_join(t, NULL);
+}
+
+/* The child draws other random numbers than its parent, unless a seed is set; so do
+ * the threads it starts, in the caches of threads that died before the fork. */
+static void
+test_fork_reseeds(void **state)
+{
+	uintptr_t out[DRAWS];
+
+	(void)state;
+	for (uint64_t seed = 0; seed < 2; seed++) {
+		heap_stop();
+		heap_start(&(struct heap_setup){ .randomize = true });
+		mheap_.config.seed = seed;
+		heap_cache();
+		draw_in_a_thread(out);
+		assert_int_equal(same_in_the_child(draw_here), seed != 0);
+		assert_int_equal(same_in_the_child(draw_in_a_thread), seed != 0);
+	}
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

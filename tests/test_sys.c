@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -683,6 +684,42 @@ test_populate(void **state)
 	sys_free(p, 8 * page, SYS_READY);
 }
 
+/* Flags of the mapping at p, as the kernel names them. */
+static bool
+mapping_has_flag(const void *p, const char *flag)
+{
+	char line[512];
+	bool here = false, found = false;
+	FILE *f = fopen("/proc/self/smaps", "r");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f) != NULL) {
+		uintptr_t from, to;
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2)
+			here = from <= (uintptr_t)p && (uintptr_t)p < to;
+		else if (here && strncmp(line, "VmFlags:", 8) == 0)
+			found = strstr(line, flag) != NULL;
+	}
+	fclose(f);
+	return found;
+}
+
+static void
+test_huge(void **state)
+{
+	size_t bytes = (size_t)4 << 20;
+	char *p = ready_range(bytes);
+
+	(void)state;
+	if (access("/sys/kernel/mm/transparent_hugepage/enabled", R_OK) != 0)
+		skip();
+	assert_false(mapping_has_flag(p, " hg"));
+	sys_huge(p, bytes);
+	assert_true(mapping_has_flag(p, " hg"));
+	assert_true(all_bytes(p, bytes, 0));
+	sys_free(p, bytes, SYS_READY);
+}
+
 /* In a child, since what is sealed stays. */
 static int
 child_seals(void)
@@ -893,6 +930,7 @@ main(void)
 		AUTO_TEST(test_move),
 		AUTO_TEST(test_move_of_patchwork),
 		AUTO_TEST(test_populate),
+		AUTO_TEST(test_huge),
 		AUTO_TEST(test_seal),
 		AUTO_TEST(test_errno_kept),
 		AUTO_TEST(test_init_is_idempotent),

@@ -83,6 +83,7 @@ static void move_prepared(char *p) { sys_move(p + 4 * PG, p + 8 * PG, PG); }
 static void move_overlap(char *p) { sys_move(p + 8 * PG, p + 9 * PG, 2 * PG); }
 static void renew_guarded(char *p) { sys_renew(p + 12 * PG, PG); }
 static void populate_prepared(char *p) { sys_populate(p + 4 * PG, PG); }
+static void huge_ready(char *p) { sys_huge(p + 7 * PG, 2 * PG); }
 static void unaligned(char *p) { sys_unused(p + 8 * PG + 16, PG); }
 static void part_of_page(char *p) { sys_unused(p + 8 * PG, PG / 2); }
 static void outside(char *p) { sys_unused(p + fake_sys_window_bytes(), PG); }
@@ -112,6 +113,7 @@ test_illegal_transitions(void **state)
 		{ move_overlap, "the ranges overlap" },
 		{ renew_guarded, "page 0 is guarded, must be Ready" },
 		{ populate_prepared, "page 0 is Prepared, must be Ready" },
+		{ huge_ready, "page 1 is Ready, must be Prepared" },
 		{ unaligned, "not a multiple of the OS page" },
 		{ part_of_page, "not a multiple of the OS page" },
 		{ outside, "outside of the window" },
