@@ -181,6 +181,15 @@ hook_object(uintptr_t addr, struct room_object *out)
 	return false;
 }
 
+bool
+hook_object_beside(uintptr_t addr, bool behind, struct room_object *out)
+{
+	for (size_t i = 0; i < fixed.n; i++)
+		if (fixed.room[i]->beside != NULL && fixed.room[i]->beside(addr, behind, out))
+			return true;
+	return false;
+}
+
 /* ---- ours --------------------------------------------------------------- */
 
 /* Returns only if the access may be made again: where a room can let it through. */

@@ -36,6 +36,8 @@ struct fault_room {
 	bool (*claim)(uintptr_t addr, struct fault_claim *out);
 	/* As hook_object. */
 	bool (*object)(uintptr_t addr, struct room_object *out);
+	/* As hook_object_beside; NULL: the heap tells it. */
+	bool (*beside)(uintptr_t addr, bool behind, struct room_object *out);
 	/* Is the program to go on after the report? NULL: never. *silent: and
 	 * without another report. */
 	bool (*go_on)(uintptr_t addr, bool *silent);

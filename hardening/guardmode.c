@@ -270,16 +270,33 @@ claims(uintptr_t addr, struct fault_claim *out)
 }
 
 static bool
-object(uintptr_t addr, struct room_object *out)
+describe(const struct guard_record *r, struct room_object *out)
 {
-	const struct guard_record *r = record_near(addr);
-	if (r == NULL)
+	if (r == NULL || a32_load_acquire(&r->state) == GUARD_BUSY)
 		return false;
 	sidetable_describe(&r->side, r->base, r->bytes, out);
 	out->kind = ROOM_GUARDED;
 	out->what = "a guarded object";
 	out->live = is_live(r);
 	return true;
+}
+
+static bool
+object(uintptr_t addr, struct room_object *out)
+{
+	return describe(record_near(addr), out);
+}
+
+/* On the other side of the guard before or behind its slot. */
+static bool
+beside(uintptr_t addr, bool behind, struct room_object *out)
+{
+	struct guard_around near;
+	const struct guard_record *r = record_near(addr);
+	if (r == NULL)
+		return false;
+	uintptr_t guard = behind ? r->data + guardspace_slot_bytes(r) : r->data - 1;
+	return guardspace_find(guard, &near) && describe(behind ? near.behind : near.before, out);
 }
 
 static bool
@@ -298,7 +315,8 @@ let_through(uintptr_t addr)
 }
 
 const struct fault_room guardmode_room = {
-	.claim = claims, .object = object, .go_on = go_on, .let_through = let_through,
+	.claim = claims, .object = object, .beside = beside, .go_on = go_on,
+	.let_through = let_through,
 };
 
 /* ---- checks, figures ---------------------------------------------------- */

@@ -181,6 +181,8 @@ struct room_object {
 /* The object that an address lies in, or whose guard it lies in. false: no room
  * keeps one. Lock-free, for any address; in fault.c. */
 bool hook_object(uintptr_t addr, struct room_object *out);
+/* The one beside that object, where a room knows of one (neighbours.c). */
+bool hook_object_beside(uintptr_t addr, bool behind, struct room_object *out);
 
 /* mark.h: a conservative mark and its second pass (export_spanguard.c): 0 they
  * agree, -1 there was none; else death. */

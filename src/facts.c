@@ -547,6 +547,7 @@ facts_take_heap(struct facts *f)
 	f->place_unknown = false;
 	refine_code(f);
 	take_diff(f);
+	facts_take_neighbours(f);
 	take_words(f);
 }
 

@@ -23,6 +23,7 @@ enum {
 	FACTS_TITLE_BYTES = 320,
 	FACTS_TEXT_BYTES = DIE_DIFF_BYTES + 1,
 	FACTS_TOKEN_FRAMES = 3,
+	NEIGHBOUR_FRAMES = 3,
 };
 
 enum facts_stack { STACK_ERROR, STACK_ALLOC, STACK_FREE };
@@ -64,6 +65,22 @@ struct leak_facts {
 	struct room_trace allocated;     /* frames 0: not kept */
 };
 
+/* The object before or behind that of the report, in memory. */
+struct neighbour_facts {
+	bool known;
+	uintptr_t base;
+	size_t bytes;
+	enum slot_state state;
+	const char *api;                 /* as in struct room_object */
+	uint64_t serial;
+	const char *free_api;
+	int tid;                         /* who allocated it, 0: not kept */
+	size_t frames;                   /* of the program, from where it called api on */
+	uintptr_t pcs[NEIGHBOUR_FRAMES];
+};
+
+enum { NEIGHBOUR_BEFORE, NEIGHBOUR_BEHIND, NEIGHBOURS };
+
 struct facts {
 	struct die_info info;            /* api is never NULL */
 	bool goes_on;                    /* the process does, after this report */
@@ -85,6 +102,7 @@ struct facts {
 	struct leak_facts leak;
 	uintptr_t diff_origin;           /* changed bytes are counted from here */
 	struct looks_facts looks;
+	struct neighbour_facts neighbour[NEIGHBOURS];
 	const char *hint;                /* or NULL */
 };
 
@@ -125,6 +143,11 @@ size_t facts_summary(const struct facts *f, const uintptr_t **pcs);
 
 /* "a--b--c": the innermost frames of the program. */
 void facts_print_token(struct print *p, const struct facts *f);
+
+/* neighbours.c: fills f->neighbour where the error may be another object's: an overflow,
+ * changed bytes, a free of an address inside of the heap. */
+void facts_take_neighbours(struct facts *f);
+const char *facts_neighbour_name(size_t side);
 
 /* hints.c: what this picture usually means, or NULL. */
 const char *facts_hint(const struct facts *f);

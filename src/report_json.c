@@ -204,6 +204,37 @@ put_block(struct print *p, const struct facts *f)
 		put_place(p, &f->place);
 }
 
+static void
+put_neighbour(struct print *p, const struct neighbour_facts *n, const char *side, size_t max)
+{
+	json_open(p, side, '{');
+	json_addr(p, "base", n->base);
+	json_uint(p, "bytes", n->bytes);
+	json_str(p, "state", facts_state_name(n->state), 16);
+	if (n->api != NULL) {
+		json_str(p, "api", n->api, 64);
+		json_uint(p, "serial", n->serial);
+	}
+	if (n->free_api != NULL)
+		json_str(p, "free_api", n->free_api, 64);
+	if (n->frames != 0)
+		put_stack(p, "alloc", (uint32_t)n->tid, n->pcs, n->frames, max);
+	json_close(p, '}');
+}
+
+static void
+put_neighbours(struct print *p, const struct facts *f, size_t max)
+{
+	const struct neighbour_facts *n = f->neighbour;
+	if (!n[NEIGHBOUR_BEFORE].known && !n[NEIGHBOUR_BEHIND].known)
+		return;
+	json_open(p, "neighbours", '{');
+	for (size_t i = 0; i < NEIGHBOURS; i++)
+		if (n[i].known)
+			put_neighbour(p, &n[i], facts_neighbour_name(i), max);
+	json_close(p, '}');
+}
+
 /* ---- changed bytes ------------------------------------------------------ */
 
 static void
@@ -354,6 +385,7 @@ report_json(struct print *p, const struct facts *f)
 		print_char(p, '{');
 		put_error(p, f);
 		put_block(p, f);
+		put_neighbours(p, f, max);
 		put_changed(p, f);
 		put_stacks(p, f, max);
 		put_end(p, f);

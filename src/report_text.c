@@ -348,6 +348,42 @@ put_object(struct print *p, const struct facts *f)
 	}
 }
 
+/* ---- its neighbours ----------------------------------------------------- */
+
+static void
+put_neighbour(struct print *p, const struct neighbour_facts *n, const char *side)
+{
+	print_str(p, "neighbour ");
+	print_str(p, side);
+	print_str(p, ": ");
+	print_dec(p, n->bytes);
+	print_str(p, n->api != NULL ? "-byte region" : "-byte slot");
+	put_range(p, n->base, n->base + n->bytes);
+	print_str(p, " (");
+	if (n->api != NULL) {
+		print_str(p, n->api);
+		print_str(p, ", allocation ");
+		print_dec(p, n->serial);
+		print_str(p, ", ");
+	}
+	print_str(p, facts_state_name(n->state));
+	if (n->free_api != NULL) {
+		print_str(p, " by ");
+		print_str(p, n->free_api);
+	}
+	print_str(p, n->frames != 0 ? "), allocated here:\n" : ")\n");
+	for (size_t i = 0; i < n->frames; i++)
+		put_frame(p, i, n->pcs[i]);
+}
+
+static void
+put_neighbours(struct print *p, const struct facts *f)
+{
+	for (size_t i = 0; i < NEIGHBOURS; i++)
+		if (f->neighbour[i].known)
+			put_neighbour(p, &f->neighbour[i], facts_neighbour_name(i));
+}
+
 static void
 put_what(struct print *p, const struct facts *f)
 {
@@ -483,6 +519,7 @@ report_text(struct print *p, const struct facts *f)
 	put_frames(p, f->pcs, f->frames, FACTS_FRAMES);
 	put_diff(p, f);
 	put_what(p, f);
+	put_neighbours(p, f);
 	put_tail(p, f);
 	put_summary(p, f);
 }

@@ -113,6 +113,18 @@ do_stacks(json_t *report, json_t *stacks)
 	}
 }
 
+static void
+do_neighbours(json_t *report)
+{
+	const char *side;
+	json_t *n;
+	json_object_foreach(json_object_get(report, "neighbours"), side, n) {
+		json_t *alloc = json_object_get(n, "alloc");
+		if (alloc != NULL)
+			do_stack(alloc, 0);
+	}
+}
+
 bool
 is_report(const json_t *j)
 {
@@ -124,6 +136,7 @@ void
 symbolize_report(json_t *report)
 {
 	do_stacks(report, json_object_get(report, "stacks"));
+	do_neighbours(report);
 	do_token(report);
 }
 

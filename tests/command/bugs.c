@@ -120,6 +120,35 @@ late_overflow(void)
 	drop(p);
 }
 
+/* Objects of one size, and no two beside each other are of one mind. */
+static char *volatile row[9];
+
+static NOINLINE char *
+kept(void)
+{
+	return malloc(40);                         /* kept */
+}
+
+static NOINLINE char *
+released(void)
+{
+	return malloc(40);                         /* released */
+}
+
+static void
+in_a_row(void)
+{
+	for (int i = 0; i < 9; i++)
+		row[i] = i % 2 != 0 ? released() : kept();
+	for (int i = 1; i < 9; i += 2)
+		drop(row[i]);
+	for (int i = 0; i < 9; i++)
+		printf("%p %s\n", (void *)row[i], i % 2 != 0 ? "freed" : "live");
+	fflush(stdout);
+	row[4][40] = '!';
+	drop(row[4]);
+}
+
 static void
 wrong_size(void)
 {
@@ -170,7 +199,7 @@ static const struct {
 	{ "double-free", twice }, { "two-threads", two_threads }, { "in-child", in_child },
 	{ "foreign", foreign }, { "interior", interior }, { "stale", stale },
 	{ "use-after-free", use_after_free }, { "overflow", overflow },
-	{ "late-overflow", late_overflow }, { "wrong-size", wrong_size },
+	{ "late-overflow", late_overflow }, { "in-a-row", in_a_row }, { "wrong-size", wrong_size },
 	{ "bad-requests", bad_requests }, { "lost-and-wrong", lost_and_wrong }, { "many-places", many_places }, { "again", again_and_again },
 };
 

@@ -79,6 +79,58 @@ def test_changed_bytes(spanguard, bugs, scratch, reports):
     assert report["changed"]["word"]["kind"] == "other"
 
 
+NEIGHBOUR = re.compile(r"^neighbour (before|behind): (\d+)-byte (region|slot) \[(0x[0-9a-f]+),0x[0-9a-f]+\) "
+                       r"\((?:(\w+), allocation (\d+), )?(live|freed|free)(?: by (\w+))?\)(, allocated here:)?$", re.M)
+
+
+def told_neighbours(text):
+    """As JSON has them, but for stacks."""
+    found = {}
+    for side, size, kind, base, api, serial, state, free_api, _ in NEIGHBOUR.findall(text):
+        found[side] = {"base": base, "bytes": int(size), "state": state}
+        if kind == "region":
+            found[side] |= {"api": api, "serial": int(serial)}
+        if free_api:
+            found[side]["free_api"] = free_api
+    return found
+
+
+# mode, options of it, what a neighbour's size is
+ROWS = [("debug", ["--randomize=0"], 40, 64), ("guard", ["--guard-align=1"], 40, 8192), ("strict", ["--randomize=0"], 48, 48)]
+
+
+@pytest.mark.parametrize("mode, options, size, step", ROWS)
+def test_neighbours(spanguard, bugs, scratch, reports, line, mode, options, size, step):
+    """Before and behind, live or freed, and where allocated; as text and as JSON."""
+    done = spanguard(f"--mode={mode}", *options, f"--json={scratch}/json", bugs, "in-a-row")
+    text, report = done.err, reports(scratch / "json")[0]
+    row = {int(at, 16): state for at, state in re.findall(r"^(0x[0-9a-f]+) (live|freed)$", done.out, re.M)}
+    assert report["id"] in ("SG-OV", "SG-OV2") and len(row) == 9, done
+    told = {side: {k: v for k, v in n.items() if k != "alloc"} for side, n in report["neighbours"].items()}
+    assert told == told_neighbours(text), text
+    base, known = int(report["block"]["base"], 16), 0
+    for side, n in report["neighbours"].items():
+        at = int(n["base"], 16)
+        assert at < base if side == "before" else at > base, text
+        if at not in row:
+            continue
+        known += 1
+        assert n["state"] == row[at] and n["bytes"] == size and abs(at - base) == step, text
+        if mode != "strict":
+            made = [f["line"] for f in n["alloc"]["frames"] if f.get("file", "").endswith("bugs.c")]
+            assert made[0] == line("kept" if row[at] == "live" else "released"), text
+            assert len(n["alloc"]["frames"]) <= 3
+            assert n.get("free_api") == (None if row[at] == "live" else "free")
+    assert known >= 1, text
+
+
+def test_no_neighbours_where_they_tell_nothing(spanguard, bugs, scratch, reports):
+    for bug in ("double-free", "stale", "wrong-size", "foreign"):
+        text, report = both(spanguard, bugs, scratch, reports, bug, "debug")
+        assert "neighbours" not in report and "\nneighbour " not in text
+        (scratch / "json").unlink()
+
+
 def test_debug_mode_keeps_the_life_of_the_object(spanguard, bugs, scratch, reports, line):
     text, report = both(spanguard, bugs, scratch, reports, "double-free", "debug")
     assert report["block"]["bytes"] == 40 and report["block"]["api"] == "malloc" and report["block"]["serial"] > 0

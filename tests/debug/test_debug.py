@@ -96,6 +96,8 @@ def sections(text):
             at = "freed"
         elif re.match(r"(previously )?allocated by thread ", line):
             at = "allocated"
+        elif line.startswith("neighbour "):
+            break
         elif re.match(r"\s+#\d+ ", line):
             out[at].append(line)
     return out
