@@ -132,9 +132,7 @@ pvalloc(size_t bytes)
 EXPORT size_t
 malloc_usable_size(void *p)
 {
-	size_t n = usable_size(p, API_USABLE_SIZE);
-	NO_TAIL_CALL();
-	return n;
+	return usable_size_fast(p, API_USABLE_SIZE);
 }
 
 EXPORT void cfree(void *p);

@@ -174,14 +174,14 @@ bad_pointer(const void *p, enum malloc_api api)
 	complain(&d);
 }
 
-/* The live object at p, or NULL after a complaint. */
+/* The live object at p, or NULL after a complaint. In a span that is not in use, no
+ * slot is live (mspan_retire): its state, on a line of its own, is not looked at. */
 static struct mspan *
 live_object(const void *p, enum malloc_api api, size_t *idx)
 {
 	struct mspan *s = span_of((uintptr_t)p);
-	if (likely(s != NULL && mspan_slot(s, (uintptr_t)p, idx) &&
-	    a32_load_acquire(&s->state) == SPAN_IN_USE && mspan_slot_live(s, *idx) &&
-	    !hook_slot_freed(s, *idx)))
+	if (likely(s != NULL && mspan_slot(s, (uintptr_t)p, idx) && mspan_slot_live(s, *idx) &&
+	    !(mheap_.config.exact && hook_slot_freed(s, *idx))))
 		return s;
 	bad_pointer(p, api);
 	return NULL;
