@@ -16,7 +16,7 @@
 enum {
 	TEXT_MIN_BYTES = 4,            /* printable bytes in a row that are taken for text */
 	SMALL_INTEGER = 65536,
-	MODULES_KEPT = 16,
+	MODULES_KEPT = 32,
 };
 
 /* ---- frames ------------------------------------------------------------- */
@@ -59,6 +59,13 @@ facts_frame(uintptr_t pc)
 	if (m != NULL && procmap_symbol(m, pc, symbol, sizeof(symbol), &offset))
 		frame.symbol = symbol;
 	return &frame;
+}
+
+size_t
+facts_modules(const struct module **list)
+{
+	*list = modules;
+	return modules_n;
 }
 
 bool

@@ -127,6 +127,9 @@ void facts_take_address(struct facts *f, uintptr_t addr);
 /* Valid until the next call. */
 const struct frame_facts *facts_frame(uintptr_t pc);
 
+/* The modules of all frames asked for since facts_begin, and how many. */
+size_t facts_modules(const struct module **list);
+
 /* Does this pc lie in libc, the loader or spanguard itself? */
 bool facts_frame_is_libs(const struct frame_facts *f);
 

@@ -71,6 +71,25 @@ put_stacks(struct print *p, const struct facts *f, size_t max)
 	json_close(p, '}');
 }
 
+/* Those of the frames: what a symboliser elsewhere needs to find the same files. */
+static void
+put_modules(struct print *p)
+{
+	const struct module *m;
+	size_t n = facts_modules(&m);
+	json_open(p, "modules", '[');
+	for (size_t i = 0; i < n; i++) {
+		json_open(p, NULL, '{');
+		json_str(p, "path", m[i].path, PROCMAP_PATH_BYTES);
+		json_addr(p, "start", m[i].start);
+		json_addr(p, "end", m[i].end);
+		json_addr(p, "bias", m[i].bias);
+		put_build_id(p, &m[i]);
+		json_close(p, '}');
+	}
+	json_close(p, ']');
+}
+
 /* ---- what the address is ------------------------------------------------ */
 
 static void
@@ -388,6 +407,7 @@ report_json(struct print *p, const struct facts *f)
 		put_neighbours(p, f, max);
 		put_changed(p, f);
 		put_stacks(p, f, max);
+		put_modules(p);
 		put_end(p, f);
 		print_str(p, "}\n");
 		if (!p->truncated || max == 0)

@@ -238,7 +238,13 @@ symbolize_file(FILE *in, FILE *out)
 int
 command_symbolize(int argc, char **argv)
 {
+	static const char option[] = "--debug-dir=";
 	FILE *in = stdin;
+	if (argc > 1 && strncmp(argv[1], option, strlen(option)) == 0) {
+		debug_dir = argv[1] + strlen(option);
+		argv++;
+		argc--;
+	}
 	if (argc > 2)
 		usage_error("symbolize takes one file", "");
 	if (argc == 2 && strcmp(argv[1], "-") != 0)

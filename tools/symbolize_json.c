@@ -1,9 +1,11 @@
 /* symbolize_json.c - the same for a report that is a line of JSON: each frame gets
  * "symbol", "file", "line" and "column", and inlined functions become frames of
- * their own with "inlined": true. A line that is no report passes unchanged. */
+ * their own with "inlined": true. A frame that names no module, or no build id, gets
+ * them from "modules", by its pc. A line that is no report passes unchanged. */
 #define _GNU_SOURCE
 #include "tools.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 #include "symbols.h"
 
 struct frame_list {
+	json_t *modules;         /* of the report, or NULL */
 	json_t *frames;          /* what comes out */
 	json_t *raw;             /* the frame that is being done */
 	int depth;               /* functions of it so far */
@@ -44,9 +47,44 @@ mark_inlined(json_t *frames, size_t from)
 		json_object_set_new(json_array_get(frames, i), "inlined", json_true());
 }
 
+static uint64_t
+address(const json_t *j, const char *key)
+{
+	const char *s = json_string_value(json_object_get(j, key));
+	return s != NULL ? strtoull(s, NULL, 16) : 0;
+}
+
+static void
+add_missing(json_t *frame, const char *key, json_t *value)
+{
+	if (value != NULL && json_object_get(frame, key) == NULL)
+		json_object_set(frame, key, value);
+}
+
+static void
+complete_frame(json_t *modules, json_t *frame)
+{
+	json_t *m;
+	size_t i;
+	char offset[24];
+	uint64_t pc = address(frame, "pc");
+	json_array_foreach(modules, i, m) {
+		uint64_t start = address(m, "start");
+		if (pc - start >= address(m, "end") - start)
+			continue;
+		snprintf(offset, sizeof(offset), "0x%" PRIx64, pc - address(m, "bias"));
+		json_t *o = json_string(offset);
+		add_missing(frame, "module", json_object_get(m, "path"));
+		add_missing(frame, "offset", o);
+		add_missing(frame, "build_id", json_object_get(m, "build_id"));
+		json_decref(o);
+	}
+}
+
 static void
 add_frame(struct frame_list *l, json_t *raw)
 {
+	complete_frame(l->modules, raw);
 	const char *path = json_string_value(json_object_get(raw, "module"));
 	const char *offset = json_string_value(json_object_get(raw, "offset"));
 	const char *build_id = json_string_value(json_object_get(raw, "build_id"));
@@ -69,9 +107,9 @@ add_frame(struct frame_list *l, json_t *raw)
 
 /* Returns the new index of the frame that had index `marked`. */
 static size_t
-do_stack(json_t *stack, size_t marked)
+do_stack(json_t *report, json_t *stack, size_t marked)
 {
-	struct frame_list l = { json_array(), NULL, 0 };
+	struct frame_list l = { json_object_get(report, "modules"), json_array(), NULL, 0 };
 	json_t *raw;
 	size_t i, now = 0;
 	json_array_foreach(json_object_get(stack, "frames"), i, raw) {
@@ -107,7 +145,7 @@ do_stacks(json_t *report, json_t *stacks)
 	const char *its = json_string_value(json_object_get(report, "summary_stack"));
 	json_object_foreach(stacks, which, stack) {
 		bool found = its != NULL && strcmp(which, its) == 0;
-		size_t now = do_stack(stack, found ? summary : 0);
+		size_t now = do_stack(report, stack, found ? summary : 0);
 		if (found)
 			json_object_set_new(report, "summary_frame", json_integer((json_int_t)now));
 	}
@@ -121,7 +159,7 @@ do_neighbours(json_t *report)
 	json_object_foreach(json_object_get(report, "neighbours"), side, n) {
 		json_t *alloc = json_object_get(n, "alloc");
 		if (alloc != NULL)
-			do_stack(alloc, 0);
+			do_stack(report, alloc, 0);
 	}
 }
 

@@ -14,6 +14,7 @@
 #include "tools.h"
 
 struct object *objects;
+const char *debug_dir;
 
 static char *debuginfo_path;
 
@@ -57,10 +58,38 @@ load_file(struct object *o, const char *file)
 	return false;
 }
 
+static bool
+load_debug(struct object *o, const char *dir)
+{
+	char file[PATH_MAX];
+	snprintf(file, sizeof(file), "%s/.build-id/%.2s/%s.debug", dir, o->build_id,
+	    o->build_id + 2);
+	return load_file(o, file);
+}
+
+/* By its name only where the build id says that it is the one. */
+static bool
+load_by_name(struct object *o, const char *dir)
+{
+	char file[PATH_MAX];
+	const char *name = strrchr(o->path, '/');
+	snprintf(file, sizeof(file), "%s/%s", dir, name != NULL ? name + 1 : o->path);
+	return load_file(o, file);
+}
+
+static void
+load(struct object *o)
+{
+	bool known = strlen(o->build_id) > 2;
+	if (known && debug_dir != NULL && (load_debug(o, debug_dir) || load_by_name(o, debug_dir)))
+		return;
+	if (!load_file(o, o->path) && known)
+		load_debug(o, "/usr/lib/debug");
+}
+
 struct object *
 object_of(const char *path, const char *build_id)
 {
-	char debug[PATH_MAX];
 	for (struct object *o = objects; o != NULL; o = o->next) {
 		if (strcmp(o->path, path) == 0 && strcmp(o->build_id, build_id) == 0)
 			return o;
@@ -71,11 +100,7 @@ object_of(const char *path, const char *build_id)
 		exit(EXIT_CANNOT);
 	o->next = objects;
 	objects = o;
-	if (!load_file(o, path) && strlen(build_id) > 2) {
-		snprintf(debug, sizeof(debug), "/usr/lib/debug/.build-id/%.2s/%s.debug",
-		    build_id, build_id + 2);
-		load_file(o, debug);
-	}
+	load(o);
 	return o;
 }
 

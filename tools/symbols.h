@@ -1,8 +1,9 @@
 /* symbols.h - functions, files and lines of an offset into an ELF file.
  *
- * The file is taken when its build id is the one asked for; else the debug file
- * of that build id under /usr/lib/debug, so a report can be finished later, after
- * an upgrade or on another machine. Objects are kept until the process ends. */
+ * The file is taken when its build id is the one asked for; else the file of that
+ * build id in debug_dir, by build id or by its own name; else the debug file under
+ * /usr/lib/debug. So a report can be finished later, after an upgrade or on another
+ * machine. Objects are kept until the process ends. */
 #ifndef SPANGUARD_SYMBOLS_H
 #define SPANGUARD_SYMBOLS_H
 
@@ -18,6 +19,9 @@ struct object {
 	Dwfl *dwfl;
 	Dwfl_Module *module;     /* NULL: nothing found */
 };
+
+/* Where else files are: DIR/.build-id/ab/cdef.debug, or DIR/prog. NULL: nowhere. */
+extern const char *debug_dir;
 
 /* All that were asked for, the last one first. */
 extern struct object *objects;

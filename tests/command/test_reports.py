@@ -1,4 +1,5 @@
 """Text and JSON of one report say the same, for every kind of error; schema; symbols."""
+import json
 import os
 import pathlib
 import re
@@ -167,6 +168,52 @@ def test_bad_requests_go_on(spanguard, bugs, scratch, reports, mode, line):
     for title in (r["title"] for r in found):
         assert done.err.count(f"==ERROR: spanguard: {title}") == 1
     assert spanguard("--mode=hardened", bugs, "bad-requests").clean() == "the end\n"
+
+
+def test_modules(spanguard, bugs, scratch, reports):
+    """Each frame lies in one of them, with the same offset and build id."""
+    _, report = both(spanguard, bugs, scratch, reports, "late-overflow", "debug")
+    found = report["modules"]
+    assert {str(bugs), str(report["stacks"]["error"]["frames"][0]["module"])} <= {m["path"] for m in found}
+    frames = [f for s in report["stacks"].values() for f in s["frames"]]
+    for f in frames:
+        pc = int(f["pc"], 16)
+        inside = [m for m in found if int(m["start"], 16) <= pc < int(m["end"], 16)]
+        assert len(inside) == 1 and inside[0]["path"] == f["module"] and inside[0]["build_id"] == f["build_id"], f
+        assert pc - int(inside[0]["bias"], 16) == int(f["offset"], 16)
+    assert {m["path"] for m in found} == {f["module"] for f in frames}
+
+
+def test_symbolize_elsewhere(command, run, bugs, library, scratch, reports, line):
+    """The program is gone and its frames are bare pcs: modules and a directory of debug files are enough."""
+    mine = scratch / "bugs"
+    mine.write_bytes(bugs.read_bytes())
+    mine.chmod(0o755)
+    env = {"LD_PRELOAD": str(library), "SPANGUARD_OPTIONS": f"mode=debug:json={scratch}/json:log={scratch}/log"}
+    run([mine, "double-free"], env=env)
+    raw = json.loads((scratch / "json").read_text())
+    for stack in raw["stacks"].values():
+        stack["frames"] = [{"pc": f["pc"]} for f in stack["frames"]]
+    (scratch / "bare").write_text(json.dumps(raw) + "\n")
+    build_id = next(m["build_id"] for m in raw["modules"] if m["path"] == str(mine))
+    kept = scratch / "debug" / ".build-id" / build_id[:2]
+    kept.mkdir(parents=True)
+    subprocess.run(["objcopy", "--only-keep-debug", mine, kept / f"{build_id[2:]}.debug"], check=True)
+    mine.unlink()
+
+    def lines(*options):
+        (scratch / "out").write_text(run([command, "symbolize", *options, scratch / "bare"]).clean())
+        return [f["line"] for f in reports(scratch / "out")[0]["stacks"]["free"]["frames"] if f.get("file", "").endswith("bugs.c")]
+    wanted = [line("inlined free"), line("call of release"), line("first free")]
+    assert lines() == []
+    assert lines(f"--debug-dir={scratch}/debug")[:3] == wanted
+    (scratch / "named").mkdir()
+    (scratch / "named" / "bugs").write_bytes(bugs.read_bytes())
+    assert lines(f"--debug-dir={scratch}/named")[:3] == wanted
+    text = run([command, "symbolize", f"--debug-dir={scratch}/debug", scratch / "log"]).clean()
+    assert f"bugs.c:{line('inlined free')}" in text
+    (scratch / "named" / "bugs").write_bytes(pathlib.Path("/bin/true").read_bytes())
+    assert lines(f"--debug-dir={scratch}/named") == []
 
 
 def test_same_place_same_fingerprint(spanguard, bugs, scratch, reports):
