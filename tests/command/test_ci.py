@@ -26,10 +26,42 @@ def saved(spanguard, bugs, shared_tmp):
 
 # ---------------------------------------------------------------- formats
 
+OFFICIAL = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "spanguard" / "sarif-2.1.0.json"
+
+
+def check_sarif(log):
+    """Against our own schema, which is stricter about the parts that are written."""
+    jsonschema.Draft7Validator(json.loads((HERE / "sarif.schema.json").read_text())).validate(log)
+
+
+def official_errors(log):
+    schema = json.loads(OFFICIAL.read_text(encoding="utf-8-sig"))
+    validator = jsonschema.validators.validator_for(schema)(schema, format_checker=jsonschema.FormatChecker())
+    return [f"{list(e.absolute_path)}: {e.message}" for e in validator.iter_errors(log)]
+
+
+@pytest.mark.skipif(not OFFICIAL.exists(), reason=f"ci/setup.sh got no {OFFICIAL}")
+def test_sarif_by_the_official_schema(spanguard, saved, bugs, scratch):
+    """Reports with and without access, changed bytes, block; a leak; none at all."""
+    found = scratch / "found"
+    found.write_bytes(saved.read_bytes())
+    for mode, bug in (("strict", "use-after-free"), ("debug", "in-a-row"), ("guard", "overflow"), ("hardened", "global")):
+        spanguard(f"--mode={mode}", f"--json={found}", bugs, bug)
+    spanguard("--mode=debug", "--leak-check=1", "--halt-on-error=0", f"--json={found}", bugs, "lost-and-wrong")
+    (scratch / "none").write_text("")
+    for path in (found, scratch / "none"):
+        log = json.loads(spanguard("report", path, "--to=sarif", "--root", HERE).clean())
+        assert official_errors(log) == []
+    assert log["runs"][0]["results"] == []
+    log = json.loads(spanguard("report", found, "--to=sarif", "--root", HERE).clean())
+    assert {r["ruleId"] for r in log["runs"][0]["results"]} >= {"SG-DF", "SG-IF2", "SG-UAF", "SG-OV2", "SG-OV", "SG-IF", "SG-LK"}
+    log["runs"][0]["results"][0]["level"] = "grave"
+    log["runs"][0]["results"][0]["extra"] = 1
+    assert len(official_errors(log)) == 2
+
 def test_sarif(spanguard, saved, line):
     log = json.loads(spanguard("report", saved, "--to", "sarif", "--root", HERE).clean())
-    schema = json.loads((HERE / "sarif.schema.json").read_text())
-    jsonschema.Draft7Validator(schema).validate(log)
+    check_sarif(log)
     run = log["runs"][0]
     rules, results = run["tool"]["driver"]["rules"], run["results"]
     assert [r["ruleId"] for r in results] == ["SG-DF", "SG-IF2"]
@@ -97,7 +129,7 @@ def test_escapes(spanguard, scratch):
     root = xml.etree.ElementTree.fromstring(spanguard("report", scratch / "odd", "--to=junit").clean())
     assert root.find(".//failure").get("message").replace("\n", " ") == odd.replace("\n", " ")
     log = json.loads(spanguard("report", scratch / "odd", "--to=sarif").clean())
-    jsonschema.Draft7Validator(json.loads((HERE / "sarif.schema.json").read_text())).validate(log)
+    check_sarif(log)
     assert log["runs"][0]["results"][0]["message"]["text"] == odd
 
 
