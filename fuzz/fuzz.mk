@@ -31,7 +31,7 @@ FUZZ_SAN = -O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sani
 FUZZ_FLAGS_libfuzzer = $(FUZZ_SAN) -fsanitize-coverage=inline-8bit-counters,pc-table \
 	-fsanitize-coverage-ignorelist=fuzz/nocov.txt
 FUZZ_FLAGS_afl = -O2 -g
-FUZZ_FLAGS_plain = -O2 -g
+FUZZ_FLAGS_plain = -O3 -g
 FUZZ_FLAGS_asan = $(FUZZ_SAN)
 FUZZ_FLAGS_cov = -O1 -g -fprofile-instr-generate -fcoverage-mapping
 

@@ -41,11 +41,25 @@ struct seen {
 };
 
 static void
-audit_page(uintptr_t at, bool free, bool scavenged, struct seen *seen)
+look(uintptr_t at, struct seen *seen)
 {
 	if (at >= seen->end)
 		seen->end = align_down(at, sys_page_bytes()) +
 		    fake_sys_run((const void *)at, &seen->state, &seen->guarded);
+}
+
+/* 64 pages, as is right for free ones that are scavenged. */
+static bool
+all_prepared(uintptr_t at, struct seen *seen)
+{
+	look(at, seen);
+	return seen->end - at >= 64 * PAGE_SIZE && seen->state == SYS_PREPARED && !seen->guarded;
+}
+
+static void
+audit_page(uintptr_t at, bool free, bool scavenged, struct seen *seen)
+{
+	look(at, seen);
 	enum sys_state s = seen->state;
 	bool cached = !free && in_page_cache(at, &scavenged);
 
@@ -67,6 +81,12 @@ audit_chunk(const struct page_region *reg, size_t r, size_t c)
 	struct seen seen = { 0 };
 
 	for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+		const struct page_chunk *chunk = &reg->chunks[c];
+		if (i % 64 == 0 && chunk->alloc.w[i / 64] == 0 && chunk->scav.w[i / 64] == ~(uint64_t)0 &&
+		    all_prepared(base + ((uintptr_t)i << PAGE_SHIFT), &seen)) {
+			i += 63;
+			continue;
+		}
 		bool used = page_bits_get(&reg->chunks[c].alloc, i);
 		audit_page(base + ((uintptr_t)i << PAGE_SHIFT), !used,
 		    page_bits_get(&reg->chunks[c].scav, i), &seen);
@@ -74,14 +94,21 @@ audit_chunk(const struct page_region *reg, size_t r, size_t c)
 }
 
 static void
+audit_region(size_t r)
+{
+	const struct page_region *reg = mheap_.pages.regions[r];
+
+	for (size_t w = 0; w < PAGE_REGION_CHUNKS / 64; w++)
+		for (uint64_t g = reg->grown[w]; g != 0; g &= g - 1)
+			audit_chunk(reg, r, w * 64 + ctz64(g));
+}
+
+static void
 audit(void)
 {
-	for (size_t r = 0; r < PAGE_REGIONS; r++) {
-		const struct page_region *reg = mheap_.pages.regions[r];
-		for (size_t w = 0; reg != NULL && w < PAGE_REGION_CHUNKS / 64; w++)
-			for (uint64_t g = reg->grown[w]; g != 0; g &= g - 1)
-				audit_chunk(reg, r, w * 64 + ctz64(g));
-	}
+	for (size_t m = 0; m < ARRAY_LEN(mheap_.pages.region_map); m++)
+		for (uint64_t bits = mheap_.pages.region_map[m]; bits != 0; bits &= bits - 1)
+			audit_region(m * 64 + ctz64(bits));
 }
 
 static bool

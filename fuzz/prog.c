@@ -185,9 +185,13 @@ each_filled(uint8_t *p, uint64_t key, size_t bytes, size_t end, word_fn *fn, siz
 	return each_word(p, key, tail, bytes, end, fn, where);
 }
 
+/* Nothing of it is poisoned: the object is new. Equal to itself one byte on, and the
+ * first is zero, is seen at full width. */
 SG_UNCHECKED static size_t
 first_nonzero(const uint8_t *p, size_t from, size_t to)
 {
+	if (from < to && p[from] == 0 && memcmp(p + from, p + from + 1, to - from - 1) == 0)
+		return SIZE_MAX;
 	while (from < to && ((uintptr_t)(p + from) & 7) != 0)
 		if (((const volatile uint8_t *)p)[from++] != 0)
 			return from - 1;
@@ -217,10 +221,11 @@ first_nonzero_page(const uint8_t *p, size_t from, size_t to)
 		if (mincore((void *)at, n * PAGE, there) != 0)
 			memset(there, 1, sizeof(there));
 		for (size_t i = 0; i < n && bad == SIZE_MAX; i++) {
+			if ((there[i] & 1) == 0)
+				continue;
 			size_t a = at + i * PAGE < (uintptr_t)p + from ? from : at + i * PAGE - (uintptr_t)p;
 			size_t b = at + (i + 1) * PAGE > end ? to : at + (i + 1) * PAGE - (uintptr_t)p;
-			if (there[i] & 1)
-				bad = first_nonzero(p, a, b);
+			bad = first_nonzero(p, a, b);
 		}
 	}
 	return bad;

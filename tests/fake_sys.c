@@ -56,7 +56,8 @@ static struct {
 	size_t window_bytes;
 	struct page_runs state;       /* of OS pages, room for those of 4 KiB */
 	struct page_runs dirty;
-	uint8_t *in_vain;             /* of pages of 4 KiB: cleared, and were zero, how often */
+	uint8_t *in_vain;             /* of pages of 4 KiB: resets that found it zero */
+	bool in_reset;
 	int pagemap;                  /* /proc/self/pagemap of the process pagemap_of */
 	pid_t pagemap_of;
 	struct fake_sys_config config;
@@ -172,7 +173,7 @@ protect(size_t page, size_t n, uint8_t to)
 }
 
 /* Of most pages only some are touched by an input: to look costs a third of a store.
- * A page that was zero each of the last times goes back. */
+ * A page that was zero at each of the last resets goes back. */
 static void
 clear(char *p, size_t bytes)
 {
@@ -185,7 +186,7 @@ clear(char *p, size_t bytes)
 		if (memcmp(page, zeroes, OS_PAGE_MIN) != 0) {
 			memset(page, 0, OS_PAGE_MIN);
 			fake.in_vain[first + i] = 0;
-		} else if (++fake.in_vain[first + i] == IN_VAIN_MAX) {
+		} else if (fake.in_reset && ++fake.in_vain[first + i] == IN_VAIN_MAX) {
 			fake.in_vain[first + i] = 0;
 			drop++;
 			continue;
@@ -454,6 +455,7 @@ window_clear(void)
 {
 	const struct page_runs *r = &fake.dirty;
 
+	fake.in_reset = true;
 	for (size_t i = 0; i < r->n; i++) {
 		size_t from = r->at[i].page, near = CLEAR_GAP_BYTES >> fake.page_shift;
 
@@ -464,6 +466,7 @@ window_clear(void)
 			i++;
 		forget(from, page_runs_end(r, i) - from);
 	}
+	fake.in_reset = false;
 }
 
 static void
