@@ -14,6 +14,7 @@
 #include "tls.h"
 #include "verify.h"
 #include "../hardening/hooks.h"
+#include "../hardening/sample.h"
 
 static struct mcache *threads[SGF_THREADS];
 
@@ -25,23 +26,27 @@ report_warn(const char *first, ...)
 }
 bool sg_verify_dies;
 
-const struct options *
-sg_mode_options(unsigned mode)
+static struct options preset[SG_MODES];
+
+static void
+parse_presets(void)
 {
-	static struct options preset[SG_MODES];
-	static bool known;
 	static const char *const text[SG_MODES] = { "mode=plain:sample=0:log=/dev/null",
 		"mode=hardened:sample=0:log=/dev/null", "mode=strict:sample=0:log=/dev/null",
 		"mode=debug:sample=0:log=/dev/null", "mode=guard:sample=0:log=/dev/null" };
 	char buf[256];
 	struct print out;
 
-	for (unsigned i = 0; !known && i < SG_MODES; i++) {
+	for (unsigned i = 0; i < SG_MODES; i++) {
 		print_init(&out, buf, sizeof(buf));
 		if (options_parse(&preset[i], NULL, "fuzz", text[i], &out) != 0)
 			sg_fail(ORACLE_PARSE, "%s", buf);
 	}
-	known = true;
+}
+
+const struct options *
+sg_mode_options(unsigned mode)
+{
 	return &preset[mode % SG_MODES];
 }
 
@@ -107,10 +112,17 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 	sys_config(h, &out->sys);
 }
 
+static bool heap_there;
+
 /* Metadata of the last heap can still be read here. */
-static void
-heap_forget(void)
+void
+sg_heap_forget(void)
 {
+	if (!heap_there)
+		return;
+	heap_there = false;
+	lock_forget_held();
+	sample_countdown_ = (struct sample_countdown){ 0 };
 	hooks_reset();
 	proc_reset();
 	arena_reset();
@@ -124,8 +136,8 @@ sg_heap_start(const struct sg_heap_config *config)
 {
 	struct mheap_config heap;
 
-	lock_forget_held();
-	heap_forget();
+	sg_heap_forget();
+	heap_there = true;
 	fake_sys_reset(&config->sys);
 	memset(threads, 0, sizeof(threads));
 	options = config->options;
@@ -133,6 +145,22 @@ sg_heap_start(const struct sg_heap_config *config)
 	mheap_init(&mheap_, &heap);
 	hooks_init(&mheap_);
 	hooks_start_sampling();
+}
+
+/* Before the first input, so that all inputs find the same: a heap with every room on
+ * leaves the lists of rooms and of places without roots filled. */
+__attribute__((constructor)) static void
+warm_up(void)
+{
+	struct sg_heap_config config;
+
+	parse_presets();
+	for (unsigned mode = 0; mode < SG_MODES; mode++) {
+		sg_heap_config(&(struct sgf_header){ .mode = (uint8_t)mode }, &config);
+		config.options.sample = 1;
+		sg_heap_start(&config);
+	}
+	sg_heap_forget();
 }
 
 struct mcache *

@@ -1,6 +1,7 @@
 /* fheap.h - a fresh heap for each input, and the logical threads that use it.
  *
  *   sg_heap_start(config)   forget the last heap, empty the fake system, set up
+ *   sg_heap_forget()        after each input, so that none is in the next one's trace
  *   sg_heap_use(t)          go on as logical thread t: a cache of its own
  *   sg_heap_exit(t)         thread t ends; the next use of t is a new thread
  *   sg_heap_idle()          every thread ends and everything idle goes back
@@ -34,6 +35,7 @@ unsigned sg_mode_of(const struct sgf_header *h);
 void sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out);
 
 void sg_heap_start(const struct sg_heap_config *config);
+void sg_heap_forget(void);
 struct mcache *sg_heap_use(unsigned t);      /* NULL: no memory for a cache */
 void sg_heap_nobody(void);                   /* a thread past its end */
 void sg_heap_exit(unsigned t);

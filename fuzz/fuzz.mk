@@ -6,6 +6,7 @@
 #   build/fuzz/plain/sgfuzz              the tool of sgfuzz.c: replay; gcc -O2
 #   build/fuzz/asan/sgfuzz               clang, ASan and UBSan, no engine
 #   build/fuzz/cov/sgfuzz                clang, source coverage
+#   build/fuzz/edges/sgfuzz              clang, edge counters: sgfuzz stable
 #
 # The tiers are all there but report.c's die() and sys_linux.c's system, for which
 # tests/fake_die.c and tests/fake_sys.c stand in. export_libc.c is compiled under
@@ -15,28 +16,32 @@ HARNESSES = $(shell sed -n 's/^HARNESS(\([a-z0-9_]*\))$$/\1/p' fuzz/harnesses.de
 FUZZ_TARGETS = $(filter-out $(FUZZ_OWN_LINK),$(HARNESSES))
 FUZZ_TIER_SRC = $(filter-out src/report.c src/sys_linux.c,$(TIER_SRC)) src/export_spanguard.c
 FUZZ_SUPPORT_SRC = tests/fake_sys.c tests/fake_die.c tests/naive_pages.c
-FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/afl_mutator.c fuzz/h13_real.c,$(wildcard fuzz/*.c))
+FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/stable.c fuzz/afl_mutator.c fuzz/h13_real.c,$(wildcard fuzz/*.c))
 FUZZ_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
 	-DSPANGUARD_TEST_BUILD=1 -DSPANGUARD_LOCK_CHECKS=1 -DSPANGUARD_FUZZ=1 \
 	-iquote src -iquote tests -iquote fuzz
 
-FUZZ_VARIANTS = libfuzzer afl plain asan cov
-FUZZ_CC_libfuzzer = $(CLANG)
-FUZZ_CC_afl = AFL_QUIET=1 afl-clang-fast
+FUZZ_VARIANTS = libfuzzer afl plain asan cov edges
+# the list is no header: ccache must be told of it
+FUZZ_CC_libfuzzer = CCACHE_EXTRAFILES=$(CURDIR)/fuzz/nocov.txt $(CLANG)
+FUZZ_CC_afl = AFL_QUIET=1 AFL_LLVM_DENYLIST=$(CURDIR)/fuzz/nocov.txt afl-clang-fast
 FUZZ_CC_plain = $(CC)
 FUZZ_CC_asan = $(CLANG)
 FUZZ_CC_cov = $(CLANG)
+FUZZ_CC_edges = $(FUZZ_CC_libfuzzer)
 FUZZ_SAN = -O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 # no traces of comparisons: the mutator does not use them, and they cost half the speed
-FUZZ_FLAGS_libfuzzer = $(FUZZ_SAN) -fsanitize-coverage=inline-8bit-counters,pc-table \
+FUZZ_COUNTERS = -fsanitize-coverage=inline-8bit-counters,pc-table \
 	-fsanitize-coverage-ignorelist=fuzz/nocov.txt
+FUZZ_FLAGS_libfuzzer = $(FUZZ_SAN) $(FUZZ_COUNTERS)
 FUZZ_FLAGS_afl = -O2 -g
 FUZZ_FLAGS_plain = -O3 -g
 FUZZ_FLAGS_asan = $(FUZZ_SAN)
 FUZZ_FLAGS_cov = -O1 -g -fprofile-instr-generate -fcoverage-mapping
+FUZZ_FLAGS_edges = -O2 -g $(FUZZ_COUNTERS)
 
 define fuzz_variant
-$(BUILD)/fuzz/$(1)/%.o: %.c
+$(BUILD)/fuzz/$(1)/%.o: %.c fuzz/nocov.txt
 	@mkdir -p $$(@D)
 	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -c $$< -o $$@
 $(BUILD)/fuzz/$(1)/src/export_libc.o: src/export_libc.c fuzz/rename.h
@@ -48,7 +53,7 @@ $$(HARNESSES:%=$(BUILD)/fuzz/$(1)/target_%.o): $(BUILD)/fuzz/$(1)/target_%.o: fu
 	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -DSG_HARNESS=$$* -c $$< -o $$@
 FUZZ_OBJ_$(1) = $$(patsubst %.c,$(BUILD)/fuzz/$(1)/%.o,$$(FUZZ_SRC) $$(FUZZ_SUPPORT_SRC) \
 	$$(FUZZ_TIER_SRC) src/export_libc.c)
-$(BUILD)/fuzz/$(1)/sgfuzz: $(BUILD)/fuzz/$(1)/fuzz/sgfuzz.o $(BUILD)/fuzz/$(1)/fuzz/min.o $(BUILD)/fuzz/$(1)/fuzz/toc.o $$(FUZZ_OBJ_$(1))
+$(BUILD)/fuzz/$(1)/sgfuzz: $(BUILD)/fuzz/$(1)/fuzz/sgfuzz.o $(BUILD)/fuzz/$(1)/fuzz/min.o $(BUILD)/fuzz/$(1)/fuzz/toc.o $(BUILD)/fuzz/$(1)/fuzz/stable.o $$(FUZZ_OBJ_$(1))
 	$$(FUZZ_CC_$(1)) $$(FUZZ_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lm
 -include $$(wildcard $(BUILD)/fuzz/$(1)/*.d $(BUILD)/fuzz/$(1)/*/*.d)
 endef

@@ -409,6 +409,7 @@ run(const uint8_t *data, size_t bytes)
 	scav_end();
 	do_flush();
 	compare_all();
+	page_alloc_init(&pages, &meta);         /* what was used is clear for the next */
 	return 0;
 }
 

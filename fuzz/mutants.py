@@ -275,7 +275,7 @@ def one(path, args, harnesses, base, covered):
     for variant in ("plain", "asan"):
         v = Variant(variant)
         tool = os.path.join(tree, "sgfuzz_" + variant)
-        main = [os.path.join(v.dir, "fuzz", f + ".o") for f in ("sgfuzz", "min", "toc")]
+        main = [os.path.join(v.dir, "fuzz", f + ".o") for f in ("sgfuzz", "min", "toc", "stable")]
         v.build(tree, touched, main, tool)
         result["built"].append(variant)
         dead, traces = replay(tool, todo)

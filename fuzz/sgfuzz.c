@@ -1,6 +1,7 @@
 /* sgfuzz.c - inputs without a fuzzing engine.
  *
  *   sgfuzz run [-t] [-n TIMES] HARNESS PATH...    every input once, or TIMES times
+ *   sgfuzz stable [-n ROUNDS] HARNESS PATH...     the same edges in each round? (stable.c)
  *   sgfuzz dump HARNESS FILE                      as text
  *   sgfuzz asm HARNESS [TEXT]                     text (or stdin) to bytes, on stdout
  *   sgfuzz min HARNESS FILE OUT                   fewer ops that fail in the same way
@@ -18,6 +19,7 @@
 #define _GNU_SOURCE
 #include "harness.h"
 #include "check.h"
+#include "fheap.h"
 #include "sgfuzz.h"
 
 #include <dirent.h>
@@ -82,6 +84,7 @@ sgfuzz_run_once(const struct sg_harness *h, const uint8_t *data, size_t bytes)
 	sg_at.op = -1;
 	sg_trace = 1;
 	h->run(data, bytes);
+	sg_heap_forget();
 	return sg_trace;
 }
 
@@ -90,15 +93,36 @@ sgfuzz_run_once(const struct sg_harness *h, const uint8_t *data, size_t bytes)
 static struct {
 	const struct sg_harness *h;
 	unsigned times;
-	bool trace, timing;
+	bool trace, collects;
 	unsigned long ran;
+	struct sgfuzz_input *in;
+	size_t inputs;
 } job = { .times = 1 };
+
+/* Kept for sgfuzz_stable. */
+static void
+collect(const char *path, const uint8_t *data, size_t n)
+{
+	struct sgfuzz_input *in = realloc(job.in, (job.inputs + 1) * sizeof(*in));
+	uint8_t *copy = malloc(n != 0 ? n : 1);
+
+	if (in == NULL || copy == NULL)
+		abort();
+	job.in = in;
+	memcpy(copy, data, n);
+	in[job.inputs++] = (struct sgfuzz_input){ strdup(path), copy, n };
+}
 
 static void
 run_file(const char *path)
 {
 	static uint8_t data[SGF_MAX_BYTES];
 	size_t n = sgfuzz_read(path, data);
+
+	if (job.collects) {
+		collect(path, data, n);
+		return;
+	}
 	uint64_t first;
 
 	sg_at.input = path;
@@ -157,6 +181,15 @@ run_inputs(int argc, char **argv)
 	return 0;
 }
 
+static int
+stable(int argc, char **argv)
+{
+	job.collects = true;
+	for (int i = 0; i < argc; i++)
+		run_path(argv[i]);
+	return sgfuzz_stable(job.h, job.in, job.inputs, job.times);
+}
+
 /* ---- text ---- */
 
 static int
@@ -212,6 +245,7 @@ static int
 usage(void)
 {
 	fprintf(stderr, "usage: sgfuzz run [-t] [-n TIMES] HARNESS PATH...\n"
+	    "       sgfuzz stable [-n ROUNDS] HARNESS PATH...\n"
 	    "       sgfuzz dump|min|c HARNESS FILE [OUT]\n       sgfuzz asm HARNESS [TEXT]\n"
 	    "       sgfuzz bits FILE...\n       sgfuzz sweep MOST FILE...\n       sgfuzz enumerate LENGTH\n       sgfuzz list\n");
 	return 2;
@@ -230,6 +264,8 @@ dispatch(const char *command, int argc, char **argv)
 {
 	if (strcmp(command, "run") == 0 && argc > 0)
 		return run_inputs(argc, argv);
+	if (strcmp(command, "stable") == 0 && argc > 0)
+		return stable(argc, argv);
 	if (strcmp(command, "dump") == 0 && argc == 1)
 		return dump(argv[0]);
 	if (strcmp(command, "asm") == 0 && argc < 2)

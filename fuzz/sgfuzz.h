@@ -14,4 +14,14 @@ int sgfuzz_min(const struct sg_harness *h, const char *path, const char *out);
 int sgfuzz_enumerate(unsigned length);
 int sgfuzz_c(const struct sg_harness *h, const char *path);
 
+struct sgfuzz_input {
+	const char *name;
+	const uint8_t *data;
+	size_t bytes;
+};
+
+/* stable.c: status. */
+int sgfuzz_stable(const struct sg_harness *h, const struct sgfuzz_input *in, size_t inputs,
+    unsigned times);
+
 #endif

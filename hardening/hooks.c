@@ -23,6 +23,7 @@
 #include "redzone.h"
 #include "ring.h"
 #include "root.h"
+#include "roots.h"
 #include "sample.h"
 #include "seal.h"
 #include "sidetable.h"
@@ -153,6 +154,7 @@ hooks_reset(void)
 	debug_init(&(struct debug_config){ 0 });
 	guardmode_init(&(struct guardmode_config){ .on = false });
 	sample_start(&(struct sample_config){ 0 });
+	roots_reset();
 }
 
 void

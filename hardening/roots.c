@@ -138,6 +138,12 @@ roots_exclude(const void *p, size_t bytes)
 }
 
 void
+roots_reset(void)
+{
+	n_excluded = 0;
+}
+
+void
 roots_exclude_pass(const void *p, size_t bytes)
 {
 	excluded_now = (struct range){ (uintptr_t)p, (uintptr_t)p + bytes };

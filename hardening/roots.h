@@ -70,6 +70,8 @@ int roots_remove(const void *p, size_t bytes);
  * memory stays where it is for good. At most ROOTS_EXCLUDED_MAX. */
 enum { ROOTS_EXCLUDED_MAX = 32 };
 void roots_exclude(const void *p, size_t bytes);
+/* Test builds: that memory is gone. */
+void roots_reset(void);
 /* The same for one pass and one range; NULL ends it. */
 void roots_exclude_pass(const void *p, size_t bytes);
 

@@ -192,6 +192,8 @@ run_inputs(char **paths, int n)
 {
 	char path[4096];
 
+	if (!litmus_input_begin())
+		return 1;
 	for (int i = 0; i < n; i++) {
 		struct dirent **names = NULL;
 		int k = scandir(paths[i], &names, NULL, alphasort);

@@ -521,6 +521,8 @@ fold(uint64_t h, const void *p, size_t bytes)
 	return h;
 }
 
+bool litmus_checks_each_end;
+
 static bool
 end_is_new(void)
 {
@@ -686,7 +688,7 @@ litmus_run(const struct litmus *l, struct sched_chooser *c, struct litmus_result
 	running = l;
 	r->gap = false;
 	r->end = sched_run(&p, c);
-	if (r->end == SCHED_DONE && l->deaths == 0 && !end_is_new())
+	if (r->end == SCHED_DONE && l->deaths == 0 && !litmus_checks_each_end && !end_is_new())
 		return true;
 	if (r->end == SCHED_DONE)
 		r->end = sched_guard(at_the_end, (void *)(uintptr_t)l);

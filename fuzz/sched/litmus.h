@@ -87,4 +87,7 @@ bool litmus_begin(const struct litmus *l);
 bool litmus_run(const struct litmus *l, struct sched_chooser *c, struct litmus_result *r);
 void litmus_end(void);
 
+/* Also of a run that ends as another one did before. */
+extern bool litmus_checks_each_end;
+
 #endif

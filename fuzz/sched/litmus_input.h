@@ -13,7 +13,10 @@
 
 enum { INPUT_THREADS = 3, INPUT_OPS = 6, INPUT_PROGRAM_BYTES = INPUT_THREADS * INPUT_OPS * 2 };
 
-/* true: as it should be. The snapshot is taken at the first call. */
+/* Takes the snapshot that every input starts from. Once, before the first. */
+bool litmus_input_begin(void);
+
+/* true: as it should be. */
 bool litmus_input(const uint8_t *data, size_t bytes, struct litmus_result *r);
 
 /* The program as text, one line for each thread. */

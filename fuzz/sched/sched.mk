@@ -59,7 +59,7 @@ $(SCHED_O)/h8-plain: $(SCHED_PLAIN_HARNESS) $(SCHED_O)/plain/tiers.o
 
 # the fuzz target, for libFuzzer and AFL++
 define sched_engine
-$(SCHED_O)/$(1)/%.o: %.c
+$(SCHED_O)/$(1)/%.o: %.c fuzz/nocov.txt
 	@mkdir -p $$(@D)
 	$(2) $(SCHED_CFLAGS) -O2 -g $(3) -c $$< -o $$@
 $(SCHED_O)/$(1)/tiers.o: $(patsubst %.c,$(SCHED_O)/$(1)/%.o,$(filter-out tests/%,$(SCHED_TIERS))) fuzz/sched/sched.mk
@@ -69,8 +69,9 @@ $(SCHED_O)/$(1)/tiers.o: $(patsubst %.c,$(SCHED_O)/$(1)/%.o,$(filter-out tests/%
 $(SCHED_O)/$(1)/fuzz_sched: $(patsubst %.c,$(SCHED_O)/$(1)/%.o,$(SCHED_SRC) fuzz/sched/h8_fuzz.c) $(SCHED_O)/$(1)/tiers.o $(SCHED_O)/fake_sys.o
 	$(2) -O2 -g -fsanitize=fuzzer -no-pie -pthread -o $$@ $$^
 endef
-$(eval $(call sched_engine,libfuzzer,$(CLANG),-fsanitize=fuzzer-no-link))
-$(eval $(call sched_engine,afl,AFL_QUIET=1 afl-clang-fast,))
+$(eval $(call sched_engine,libfuzzer,$(FUZZ_CC_libfuzzer),-fsanitize=fuzzer-no-link \
+	-fsanitize-coverage-ignorelist=fuzz/nocov.txt))
+$(eval $(call sched_engine,afl,$(FUZZ_CC_afl),))
 
 # for fuzz/sched/plants, which compiles and links changed copies
 SCHED_COMPILE = $(SCHED_CC) $(SCHED_CFLAGS) $(SCHED_FLAGS)
