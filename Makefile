@@ -54,6 +54,10 @@ $(BUILD)/tool/%.o: %.c
 
 $(BUILD)/tool/tools/map.o: tools/map.html
 
+# what both must agree on, for the one to read the other's memory
+$(BUILD)/lib/hardening/root.o $(BUILD)/tool/tools/remote.o: \
+	BASE_CFLAGS += -DSPANGUARD_LAYOUT=$(shell ci/layout $(CC))
+
 $(BUILD)/libspanguard.so: $(LIB_OBJ) src/libspanguard.map
 	$(CC) $(CFLAGS) $(SO_LDFLAGS) -o $@ $(LIB_OBJ)
 

@@ -6,10 +6,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gelf.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "../include/spanguard.h"
+
+_Static_assert(SPANGUARD_LAYOUT != 0, "the Makefile says what ci/layout says");
 
 /* ---- memory ------------------------------------------------------------- */
 
@@ -128,6 +133,25 @@ look_for_root(Dwfl_Module *m, void **user, const char *name, Dwarf_Addr start, v
 }
 
 static bool
+check_version(const struct spanguard_root *root, const char *what)
+{
+	static const char none[sizeof(root->magic)];
+	if (memcmp(root->magic, none, sizeof(none)) == 0) {
+		fprintf(stderr, "spanguard: %s has allocated nothing yet\n", what);
+		return false;
+	}
+	bool readable = memcmp(root->magic, ROOT_MAGIC, sizeof(root->magic)) == 0;
+	if (readable && root->layout == SPANGUARD_LAYOUT)
+		return true;
+	fprintf(stderr, "spanguard: cannot read the heap of %s: its library is version %.*s "
+	    "(layout %016" PRIx64 "), this command is version " SPANGUARD_VERSION
+	    " (layout %016" PRIx64 ")\n  Use the spanguard command that was built with that "
+	    "library.\n", what, readable ? (int)sizeof(root->version) : 16,
+	    readable ? root->version : "before 0.1.0", root->layout, (uint64_t)SPANGUARD_LAYOUT);
+	return false;
+}
+
+static bool
 find_root(struct remote *r, const char *what)
 {
 	uintptr_t at = 0;
@@ -141,15 +165,7 @@ find_root(struct remote *r, const char *what)
 		    r->core != NULL ? "not in the core file" : strerror(errno));
 		return false;
 	}
-	if (memcmp(r->root.magic, ROOT_MAGIC, sizeof(r->root.magic)) != 0) {
-		fprintf(stderr, "spanguard: %s has allocated nothing yet\n", what);
-		return false;
-	}
-	if (r->root.layout == root_layout())
-		return true;
-	fprintf(stderr, "spanguard: %s runs another version of the library than this command's\n",
-	    what);
-	return false;
+	return check_version(&r->root, what);
 }
 
 bool

@@ -183,3 +183,63 @@ def test_map_refuses(command, scratch):
     assert command("map", "1").returncode == 2
     done = command("map", os.getpid(), "--html", scratch / "x.html")
     assert done.returncode == 125 and "has no spanguard in it" in done.stderr
+
+
+# ---------------------------------------------------------------- tool and library of different builds
+
+# version and layout of a build that never was, in a program without spanguard
+STRANGER = r"""
+#include <stdint.h>
+#include <stdio.h>
+struct { char magic[8]; uint64_t layout; char version[16]; void *more[4]; } spanguard_root =
+    { "MAGIC", 0x1234, "9.8.7", { 0 } };
+int main(void) { printf("%p %p\n", (void *)&spanguard_root, (void *)stdin); fflush(stdout); getchar(); return 0; }
+"""
+
+
+def tool_version():
+    return re.search(r'SPANGUARD_VERSION "(.*)"', (ROOT / "include" / "spanguard.h").read_text())[1]
+
+
+@pytest.mark.parametrize("magic, version", [("spgroot2", "9.8.7"), ("spgroot1", "before 0.1.0")])
+def test_another_version_is_refused(command, build, scratch, magic, version):
+    source = scratch / "stranger.c"
+    source.write_text(STRANGER.replace("MAGIC", magic))
+    with Running(build(source, "-g", "-O1", "-w"), {"PATH": os.environ["PATH"]}) as p:
+        for arguments in (["addr", p.child.pid, p.kept], ["map", p.child.pid, "--html", scratch / "map.html"]):
+            done = command(*arguments)
+            assert done.returncode != 0 and done.stdout == ""
+            assert f"its library is version {version} (layout 0000000000001234)" in done.stderr
+            assert re.search(rf"this command is version {re.escape(tool_version())} \(layout (?!0{{16}})[0-9a-f]{{16}}\)\n", done.stderr)
+            assert "built with that library" in done.stderr
+
+
+def layout_of(tree):
+    return subprocess.run([ROOT / "ci" / "layout", "gcc"], env={**os.environ, "ROOT": str(tree)}, check=True,
+                          capture_output=True, text=True).stdout.strip()
+
+
+def test_layout_of_any_change(scratch):
+    """Every header that the tool reads memory by counts: fields, their order, constants, but not comments."""
+    for part in ("src", "hardening", "include"):
+        shutil.copytree(ROOT / part, scratch / part)
+    seen = {layout_of(scratch)}
+    assert seen == {layout_of(ROOT)} and re.fullmatch(r"0x[0-9a-f]{16}", *seen)
+    changes = [("src/mspan.h", r"(?m)^(struct mspan \{\n)", r"\1\tuint32_t fresh;\n"),
+               ("src/mheap.h", r"size_t os_page_pages;", "uint64_t os_page_pages;"),
+               ("hardening/sidetable.h", r"(\tuint32_t alloc_stack;.*\n)(\tuint32_t free_stack;\n)", r"\2\1"),
+               ("hardening/guardspace.h", r"GUARD_GRANULE_PAGES = 2", "GUARD_GRANULE_PAGES = 4"),
+               ("hardening/depot.h", r"DEPOT_HASH_BITS = ", "DEPOT_HASH_BITS = 1 + ")]
+    for name, what, other in changes:
+        path = scratch / name
+        before = path.read_text()
+        after, n = re.subn(what, other, before)
+        assert n == 1, name
+        path.write_text(after)
+        found = layout_of(scratch)
+        assert found not in seen, name
+        seen.add(found)
+        path.write_text(before)
+    path = scratch / "src" / "mspan.h"
+    path.write_text(path.read_text().replace("struct mspan {\n", "struct mspan {\n\t/* a word\n\t * more */\n\n", 1))
+    assert layout_of(scratch) in seen
