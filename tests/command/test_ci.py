@@ -87,7 +87,14 @@ def test_sarif_outside_of_the_root(spanguard, saved):
 def test_nothing_found_leaves_a_file(spanguard, scratch):
     found = scratch / "found.jsonl"
     spanguard("--mode=debug", f"--json={found}", "/bin/true").clean()
+    assert found.read_bytes() == b""
     assert json.loads(spanguard("report", found, "--to=sarif").clean())["runs"][0]["results"] == []
+    suite = xml.etree.ElementTree.fromstring(spanguard("report", found, "--to=junit").clean()).find(".//testsuite")
+    assert (suite.get("failures"), suite.get("errors", "0")) == ("0", "0")
+    assert "::error" not in spanguard("report", found, "--to=github").clean()
+    found.write_text("what was there\n")
+    spanguard("--mode=debug", f"--json={found}", "/bin/true").clean()
+    assert found.read_text() == "what was there\n"
     spanguard("--mode=debug", f"--json={scratch}/%p.jsonl", "/bin/true").clean()
     assert [p.name for p in scratch.glob("*.jsonl")] == ["found.jsonl"]
 
