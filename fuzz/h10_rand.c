@@ -4,6 +4,9 @@
  *
  *   choice     the slot that malloc returns is uniform over the free slots it may
  *              choose from: G-test against the uniform distribution
+ *   favourite  no single slot comes more often than chance has it: the min-entropy
+ *              of the choice, where 192 draws can tell
+ *   threads    what one thread is given says nothing about another's
  *   adjacent   two calls in a row give neighbours no oftener than chance
  *   reclaim    a freed slot is not what the next calls of its size return
  *   uninit     what malloc returns holds nothing of others (strict: zeroes)
@@ -29,7 +32,10 @@ static struct sg_prog prog;
 struct tally {
 	size_t bytes;
 	unsigned buckets[BUCKETS];
+	unsigned slots[SLOTS_MAX];
+	size_t nelems;
 	unsigned n;
+	unsigned threads_alike, threads_n;
 	unsigned adjacent, same_again;
 	uint64_t first_trace;
 	unsigned equal_traces;
@@ -42,6 +48,25 @@ static size_t
 class_bytes(const struct sgf_header *h)
 {
 	return 16u * (1 + h->knob[3] % 40u);       /* up to 640 bytes: 64 slots or more */
+}
+
+/* The first slot that a thread is given whose heap began with this one. */
+static void
+look_at_other_thread(struct tally *t, size_t slot)
+{
+	const struct mspan *s;
+	uint8_t *a;
+	size_t other;
+
+	if (sg_heap_use(1) != NULL) {
+		a = sg_malloc(t->bytes);
+		s = span_of((uintptr_t)a);
+		if (s != NULL && mspan_slot(s, (uintptr_t)a, &other)) {
+			t->threads_n++;
+			t->threads_alike += other == slot;
+		}
+	}
+	sg_heap_use(0);
 }
 
 static void
@@ -57,7 +82,10 @@ look_at_choice(struct tally *t)
 		return;
 	elem = s->elem_bytes;
 	t->buckets[slot * BUCKETS / s->nelems]++;
+	t->slots[slot % SLOTS_MAX]++;
+	t->nelems = s->nelems;
 	t->n++;
+	look_at_other_thread(t, slot);
 	t->expected_adjacent += 2.0 / s->nelems;
 	t->adjacent += (size_t)(a - b) == elem || (size_t)(b - a) == elem;
 	t->equal_traces += trace == t->first_trace;
@@ -90,6 +118,33 @@ g_statistic(const struct tally *t)
 	return g;
 }
 
+/* The least k with which any of `slots` slots is drawn k times or more in n uniform
+ * draws with a probability below 10^-10: Poisson's tail, and one such for each. */
+static unsigned
+most_by_chance(unsigned n, double slots)
+{
+	double mean = n / slots, term = exp(-mean), tail = 1;
+	unsigned k = 0;
+
+	while (slots * tail > 1e-10 && k < n) {
+		tail -= term;
+		term *= mean / ++k;
+		if (tail < 1e-9 && k > mean)    /* the difference has no digits left */
+			tail = 1.5 * term;
+	}
+	return k;
+}
+
+static unsigned
+most_drawn(const struct tally *t)
+{
+	unsigned most = 0;
+
+	for (size_t i = 0; i < SLOTS_MAX; i++)
+		most = t->slots[i] > most ? t->slots[i] : most;
+	return most;
+}
+
 static void
 judge(const struct tally *t, bool randomize)
 {
@@ -100,6 +155,12 @@ judge(const struct tally *t, bool randomize)
 		return;
 	SG_CHECK(RANDOM, g_statistic(t) < 75, "%zu bytes: G is %.1f with %d degrees of freedom",
 	    t->bytes, g_statistic(t), BUCKETS - 1);
+	SG_CHECK(RANDOM, most_drawn(t) < most_by_chance(t->n, (double)t->nelems),
+	    "%zu bytes: one slot of %zu came first in %u heaps of %u", t->bytes, t->nelems,
+	    most_drawn(t), t->n);
+	SG_CHECK(RANDOM, t->threads_alike < most_by_chance(t->threads_n, (double)t->nelems),
+	    "%zu bytes: two threads were given the same slot in %u heaps of %u", t->bytes,
+	    t->threads_alike, t->threads_n);
 	SG_CHECK(RANDOM, t->adjacent < far, "%zu bytes: %u of %u pairs are neighbours, "
 	    "%.1f are chance", t->bytes, t->adjacent, t->n, t->expected_adjacent);
 	SG_CHECK(RANDOM, t->same_again == 0, "%zu bytes: a freed slot came back %u times",
