@@ -63,11 +63,12 @@ bytes_to_pages(size_t bytes)
 	return (bytes >> PAGE_SHIFT) + ((bytes & (PAGE_SIZE - 1)) != 0);
 }
 
-/* Of whole cache lines, at a line or two in a turn: for what was mostly never used. */
+/* bytes is a multiple of CACHE_LINE; two lines in a turn: for what was mostly never
+ * used. */
 typedef uint64_t cache_line_words __attribute__((vector_size(CACHE_LINE), aligned(8), may_alias));
 
 static inline bool
-all_zero(const void *p, size_t bytes)
+lines_zero(const void *p, size_t bytes)
 {
 	const cache_line_words *line = p;
 	size_t n = bytes / CACHE_LINE;

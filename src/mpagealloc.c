@@ -718,7 +718,7 @@ slow_equal(const struct slow_sum *s, page_sum packed)
 static const char *
 verify_absent_chunk(const struct page_region *reg, size_t c)
 {
-	if (!all_zero(&reg->chunks[c], sizeof(reg->chunks[c])))
+	if (!lines_zero(&reg->chunks[c], sizeof(reg->chunks[c])))
 		return "PAGE-8";
 	if (reg->sums[level_offset[LEAF] + c] != 0)
 		return "PAGE-1";
@@ -730,8 +730,8 @@ static bool
 absent_chunks(const struct page_region *reg, size_t c)
 {
 	return reg->grown[c / 64] == 0 &&
-	    all_zero(&reg->chunks[c], 64 * sizeof(reg->chunks[0])) &&
-	    all_zero(&reg->sums[level_offset[LEAF] + c], 64 * sizeof(reg->sums[0]));
+	    lines_zero(&reg->chunks[c], 64 * sizeof(reg->chunks[0])) &&
+	    lines_zero(&reg->sums[level_offset[LEAF] + c], 64 * sizeof(reg->sums[0]));
 }
 
 /* 64 pages in one state. */
@@ -783,7 +783,7 @@ absent_sums(const struct page_region *reg, unsigned level, size_t i)
 {
 	const page_sum *own = &reg->sums[level_offset[level] + i];
 	const page_sum *child = &reg->sums[level_offset[level + 1] + 8 * i];
-	return all_zero(own, 8 * sizeof(*own)) && all_zero(child, 64 * sizeof(*child));
+	return lines_zero(own, 8 * sizeof(*own)) && lines_zero(child, 64 * sizeof(*child));
 }
 
 /* Levels 0 to 3 of a region, each entry from its eight children. */
@@ -847,8 +847,8 @@ verify_region(const struct page_alloc *p, size_t r, struct recount *n)
 static bool
 absent_regions(const struct page_alloc *p, size_t r)
 {
-	return p->region_map[r / 64] == 0 && all_zero(&p->regions[r], 64 * sizeof(p->regions[0])) &&
-	    all_zero(&p->root[r], 64 * sizeof(p->root[0]));
+	return p->region_map[r / 64] == 0 && lines_zero(&p->regions[r], 64 * sizeof(p->regions[0])) &&
+	    lines_zero(&p->root[r], 64 * sizeof(p->root[0]));
 }
 
 static const char *

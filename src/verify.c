@@ -215,7 +215,7 @@ verify_span(const struct mspan *s)
 static void
 check_stray_bits(struct pass *v, const struct heap_arena *a)
 {
-	if (all_zero(a->page_in_use, sizeof(a->page_in_use)))
+	if (lines_zero(a->page_in_use, sizeof(a->page_in_use)))
 		return;
 	for (size_t w = 0; w < ARENA_WORDS; w++)
 		for (uint64_t bits = a64_load_acquire(&a->page_in_use[w]); bits != 0; bits &= bits - 1) {
@@ -234,7 +234,7 @@ check_stray_entries(struct pass *v)
 	for (; a != NULL; a = a->next) {
 		check_stray_bits(v, a);
 		for (size_t i = 0; i < ARENA_PAGES; i++) {
-			if (i % 64 == 0 && all_zero(&a->spans[i], 64 * sizeof(a->spans[i]))) {
+			if (i % 64 == 0 && lines_zero(&a->spans[i], 64 * sizeof(a->spans[i]))) {
 				i += 63;
 				continue;
 			}
