@@ -191,7 +191,7 @@ hooks_start(void)
 }
 
 void
-hooks_end(void)
+hooks_at_exit(void)
 {
 	guardmode_at_exit();
 	profile_write();

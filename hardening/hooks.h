@@ -28,7 +28,7 @@ void hooks_start(void);
 void hooks_start_sampling(void);
 
 /* When the program ends (proc.c): what the rooms have to say. */
-void hooks_end(void);
+void hooks_at_exit(void);
 /* Writes the heap profile, from a signal handler (proc.c). */
 void hook_profile(void);
 
@@ -106,7 +106,7 @@ size_t hook_slot_bytes(const struct mspan *s, size_t idx, size_t otherwise);
 bool hook_wrong_pointer(const void *p);
 /* After the program's last destructor (proc.c); and whether a free in an armed mode
  * comes after that and need not be made (malloc.c). */
-void hook_end(void);
+void hook_valgrind_end(void);
 bool hook_free_at_end(const void *p);
 /* Looks at every slot of a span at rest: canaries of live ones, zeroes of freed
  * ones (verify.c, patrol). NULL, or the tag of what is wrong, and where. */

@@ -102,7 +102,7 @@ hide_base(struct mspan *s, void *unused)
 }
 
 void
-hook_end(void)
+hook_valgrind_end(void)
 {
 	size_t guard = sys_page_bytes();        /* one at each end of a region */
 	if (!on)

@@ -580,13 +580,13 @@ __attribute__((destructor(101))) static void
 proc_end(void)
 {
 	struct mcache *c = mcache_self();
-	hooks_end();
+	hooks_at_exit();
 	/* a handler that interrupted the slow path may call exit: its locks are held */
 	if (options.verify_at_exit && (c == NULL || c->busy != CACHE_SLOW))
 		verify_or_die();
 	if (options.stats_at_exit)
 		mstats_log();
-	hook_end();
+	hook_valgrind_end();
 	if (options.leak_check)
 		say_last_words();
 }
