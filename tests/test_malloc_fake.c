@@ -17,6 +17,8 @@
 #include "heap_support.h"
 #include "marena.h"
 #include "msize.h"
+#include "options.h"
+#include "report.h"
 #include "tls.h"
 
 #define MIB ((size_t)1 << 20)
@@ -113,6 +115,42 @@ test_sizes_and_alignment(void **state)
 	assert_int_equal(usable_size(NULL, API_USABLE_SIZE), 0);
 	drop(NULL);
 	heap_assert_sound();
+}
+
+static struct die_info told;
+static unsigned times_told;
+
+void
+report_once(const struct die_info *info)
+{
+	told = *info;
+	times_told++;
+}
+
+/* A size that no object can have is a fault of the program's, and said to be one. */
+static void
+test_too_much_is_told(void **state)
+{
+	char *small = get(100), *large = get(3 * MIB);
+
+	(void)state;
+	options.report_requests = true;
+	for (unsigned i = 0; i < 2; i++) {
+		char *p = i == 0 ? small : large;
+		times_told = 0;
+		assert_null(reallocgc(p, MALLOC_MAX_BYTES + 1, API_REALLOC));
+		assert_int_equal(times_told, 1);
+		assert_int_equal(told.code, DIE_BAD_REQUEST);
+		assert_int_equal(told.given, MALLOC_MAX_BYTES + 1);
+		assert_string_equal(told.api, "realloc");
+		assert_null(reallocgc(p, MALLOC_MAX_BYTES, API_REALLOC));
+		assert_int_equal(times_told, 1);        /* merely too much for this machine */
+	}
+	options.report_requests = false;
+	assert_null(reallocgc(small, MALLOC_MAX_BYTES + 1, API_REALLOC));
+	assert_int_equal(times_told, 1);
+	drop(small);
+	drop(large);
 }
 
 static void
@@ -1062,6 +1100,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_sizes_and_alignment),
 		TEST(test_too_much),
+		TEST(test_too_much_is_told),
 		TEST(test_aligned),
 		TEST(test_zeroed),
 		TEST(test_errno_is_kept),

@@ -169,6 +169,11 @@ test_canaries_differ(void **state)
 		first[i] = canary_at(get(100));
 	}
 	assert_true(first[0] != first[1]);
+	for (size_t i = 0; i < 2; i++) {        /* without a seed, the system's */
+		canary_init(true, 0);
+		first[i] = canary_state_.secret[0] ^ canary_state_.secret[1];
+	}
+	assert_true(first[0] != first[1]);
 	char *p = get(100);             /* the same slot of another span */
 	struct mspan s = *heap_span(p);
 	s.base += PAGE_SIZE;
