@@ -1,7 +1,8 @@
 # fuzz.mk - the fuzz targets: every harness for libFuzzer, for AFL++, and in one
 # tool that needs no engine. See doc/fuzzing.md.
 #
-#   build/fuzz/libfuzzer/fuzz_<name>     clang -fsanitize=fuzzer,address,undefined
+#   build/fuzz/libfuzzer/fuzz_<name>     clang -fsanitize=fuzzer,address,undefined;
+#                                        fuzz_check without the sanitizers
 #   build/fuzz/afl/fuzz_<name>           afl-clang-fast, persistent (libAFLDriver)
 #   build/fuzz/plain/sgfuzz              the tool of sgfuzz.c: replay; gcc -O2
 #   build/fuzz/asan/sgfuzz               clang, ASan and UBSan, no engine
@@ -35,7 +36,8 @@ FUZZ_COUNTERS = -fsanitize-coverage=inline-8bit-counters,pc-table \
 	-fsanitize-coverage-ignorelist=fuzz/nocov.txt
 FUZZ_FLAGS_libfuzzer = $(FUZZ_SAN) $(FUZZ_COUNTERS)
 FUZZ_FLAGS_afl = -O2 -g
-FUZZ_FLAGS_plain = -O3 -g
+# this machine's vectors: half of a run is looking for what must be zero
+FUZZ_FLAGS_plain = -O3 -march=native -g
 FUZZ_FLAGS_asan = $(FUZZ_SAN)
 FUZZ_FLAGS_cov = -O1 -g -fprofile-instr-generate -fcoverage-mapping
 FUZZ_FLAGS_edges = -O2 -g $(FUZZ_COUNTERS)
@@ -64,6 +66,9 @@ $(BUILD)/fuzz/%.d: ;
 
 $(BUILD)/fuzz/libfuzzer/fuzz_%: $(BUILD)/fuzz/libfuzzer/target_%.o $(FUZZ_OBJ_libfuzzer)
 	$(CLANG) $(FUZZ_FLAGS_libfuzzer) -fsanitize=fuzzer -pthread -rdynamic -o $@ $^ -lm
+# H12 flips bits of the metadata, which sanitizers would stop at: it is without
+$(BUILD)/fuzz/libfuzzer/fuzz_check: $(BUILD)/fuzz/edges/target_check.o $(FUZZ_OBJ_edges)
+	$(FUZZ_CC_edges) $(FUZZ_FLAGS_edges) -fsanitize=fuzzer -pthread -rdynamic -o $@ $^ -lm
 $(BUILD)/fuzz/afl/fuzz_%: $(BUILD)/fuzz/afl/target_%.o $(FUZZ_OBJ_afl)
 	$(FUZZ_CC_afl) $(FUZZ_FLAGS_afl) -fsanitize=fuzzer -pthread -rdynamic -o $@ $^ -lm
 
@@ -94,6 +99,7 @@ fuzz-objects-$(1):
 	@echo $$(FUZZ_OBJ_$(1))
 endef
 FUZZ_LINK_libfuzzer = -fsanitize=fuzzer
+FUZZ_LINK_edges = -fsanitize=fuzzer
 $(foreach v,$(FUZZ_VARIANTS),$(eval $(call fuzz_flags,$(v))))
 
 .PHONY: mutants mutants-apply

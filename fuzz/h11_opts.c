@@ -71,6 +71,30 @@ naive_number(const char *s, uint64_t *out)
 	return v << shift >> 64 == 0;
 }
 
+/* A byte as a digit: itself, if it is one. */
+static char
+digit(uint8_t c)
+{
+	return c >= '0' && c <= '9' ? (char)c : (char)('0' + c % 10);
+}
+
+static char
+unit(uint8_t c)
+{
+	return c != 0 && strchr("kmgt0123456789", c) != NULL ? (char)c : "kmgt0123"[c & 7];
+}
+
+/* Bytes of a number with a unit that the input begins with, or 0. */
+static size_t
+leading_number(const uint8_t *data, size_t bytes)
+{
+	size_t n = 0;
+
+	while (n < bytes && data[n] >= '0' && data[n] <= '9')
+		n++;
+	return n > 0 && n < bytes && data[n] != 0 && strchr("kmgt", data[n]) != NULL ? n + 1 : 0;
+}
+
 /* The input's bytes as digits and a unit: a size must be what they say or, where
  * that is outside of the range, the default. */
 static void
@@ -85,9 +109,11 @@ check_number(const uint8_t *data, size_t bytes)
 
 	if (n == 0)
 		return;
-	text[at] = (char)('0' + data[0] % 10);
+	if (leading_number(data, n) != 0)
+		n = leading_number(data, n);
+	text[at] = digit(data[0]);
 	for (size_t i = 1; i < n; i++)
-		text[at + i] = i + 1 == n ? "kmgt0123"[data[i] & 7] : (char)('0' + data[i] % 10);
+		text[at + i] = i + 1 == n ? unit(data[i]) : digit(data[i]);
 	o = parse(text, &bad);
 	none = parse("", &bad);
 	if (!naive_number(text + at, &want) || want > row->max)

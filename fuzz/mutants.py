@@ -243,8 +243,8 @@ def changed_lines(path):
 
 
 def fuzz(tree, touched, harnesses, seconds, from_scratch):
-    v = Variant("libfuzzer")
     for h in harnesses:
+        v = Variant("edges" if h == "check" else "libfuzzer")   # as fuzz.mk
         exe = os.path.join(tree, "fuzz_" + h)
         v.build(tree, touched, [os.path.join(v.dir, f"target_{h}.o")], exe)
         work = os.path.join(tree, "work_" + h)

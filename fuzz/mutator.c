@@ -115,8 +115,8 @@ change_field(uint8_t *op, uint64_t *s)
 	case 2:
 		op[1] = (uint8_t)(draw(s) & (draw(s) & 1 ? 15 : 255));
 		break;
-	case 3:
-		op[2] = (uint8_t)draw(s);
+	case 3:                         /* 248 and above are sizes above a megabyte */
+		op[2] = (uint8_t)(draw(s) | (below(s, 16) == 0 ? 0xf8 : 0));
 		break;
 	case 4:
 		op[3] = draw(s) & 1 ? (uint8_t)draw(s) : (uint8_t)(below(s, 5) - 2);
@@ -210,27 +210,4 @@ sg_cross(const uint8_t *a, size_t na, const uint8_t *b, size_t nb, uint8_t *out,
 	memcpy(out, a, from_a);
 	memcpy(out + from_a, b + from_b, n);
 	return from_a + n;
-}
-
-/* ---- libFuzzer ---- */
-
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t bytes, size_t max, unsigned seed);
-size_t LLVMFuzzerCustomCrossOver(const uint8_t *a, size_t na, const uint8_t *b, size_t nb,
-    uint8_t *out, size_t max, unsigned seed);
-
-size_t
-LLVMFuzzerCustomMutator(uint8_t *data, size_t bytes, size_t max, unsigned seed)
-{
-	uint64_t random = seed;
-
-	return sg_mutate(data, bytes, max, &random);
-}
-
-size_t
-LLVMFuzzerCustomCrossOver(const uint8_t *a, size_t na, const uint8_t *b, size_t nb,
-    uint8_t *out, size_t max, unsigned seed)
-{
-	uint64_t random = seed;
-
-	return sg_cross(a, na, b, nb, out, max, &random);
 }

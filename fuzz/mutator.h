@@ -14,4 +14,7 @@ size_t sg_mutate(uint8_t *data, size_t bytes, size_t max, uint64_t *random);
 size_t sg_cross(const uint8_t *a, size_t na, const uint8_t *b, size_t nb, uint8_t *out,
     size_t max, uint64_t *random);
 
+/* The same for the text of options. */
+size_t sg_mutate_text(uint8_t *data, size_t bytes, size_t max, uint64_t *random);
+
 #endif

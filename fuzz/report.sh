@@ -16,7 +16,7 @@ speed() {
 		rm -rf "$work/in"
 		mkdir "$work/in"
 		fuzz/to64.py "${@:2}" "$harness" corpus/"$harness" "$work/in"
-		$plain run -n 3 "$harness" "$work/in"
+		$plain run -n 10 "$harness" "$work/in"
 	done
 }
 speed "bursts made single calls, all checks at the end" --single
