@@ -303,6 +303,10 @@ check_idle(struct pass *v, const struct mcache *c)
 		    s->prev == prev, "MCACHE-2", s);
 		check(v, mspan_is_empty(s), "MCACHE-5", s);
 		pages += s->npages;
+		if (s->span_class >= SPAN_CLASSES_ALL) {
+			fail(v, "MSPAN-6", s);
+			continue;
+		}
 		by_class[s->span_class]++;
 	}
 	check(v, n == c->idle.n && c->idle.tail == prev, "MCACHE-4", &c->idle);
