@@ -164,8 +164,10 @@ guardspace_sound(const struct guard_record *r)
 	uint32_t word = chunk_word(&space.dir.region[r->region], r);
 	if (!guard_is_run(word) && !guard_is_class(word))
 		return false;
+	const struct guard_region *g = &space.dir.region[r->region];
 	size_t slot = guard_slot_bytes(word, space.page);
-	return r->base - r->data <= slot && r->bytes <= slot - (r->base - r->data);
+	return slot + space.page <= g->base + g->bytes - r->data && record_at(g, r->data) == r &&
+	    r->base - r->data <= slot && r->bytes <= slot - (r->base - r->data);
 }
 
 /* Against the guard behind the slot or the one before it. An alignment of more

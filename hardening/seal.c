@@ -1,6 +1,7 @@
 /* seal.c - see seal.h. */
 #include "seal.h"
 
+#include "../src/log.h"
 #include "../src/marena.h"
 #include "../src/mheap.h"
 #include "../src/options.h"
@@ -24,7 +25,10 @@ keep_mappings(void)
 void
 seal_start(void)
 {
+	size_t bytes;
+	void *log = log_fixed(&bytes);
 	sys_seal(&options, sizeof(options));
+	sys_seal(log, bytes);
 	fault_seal();
 	keep_mappings();
 }

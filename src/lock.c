@@ -20,6 +20,8 @@
  *   LOCK-3  nobody locks what they hold
  *   LOCK-4  a lock is waited for only where no handler of the program's that comes
  *           in would wait for it: the cache is marked, or signals are held back
+ * And in every build, where a lock is waited for:
+ *   LOCK-5  its word is one of the three, and somebody exists who may free it
  * What a thread holds is in its TLS: pointers of the first HELD_MAX locks, and
  * a count per rank. Builds without checks have no TLS from here.
  *
@@ -155,9 +157,16 @@ lock_slow(struct mutex *m)
 			return;
 		cpu_relax();
 	}
-	while (a32_exchange(&m->state, CONTENDED) != FREE)
-		if (mutex_orphaned == NULL || !mutex_orphaned())
-			sys_futex_wait(&m->state.v, CONTENDED);
+	uint32_t was;
+	while ((was = a32_exchange(&m->state, CONTENDED)) != FREE) {
+		if (was > CONTENDED)
+			die_corruption("LOCK-5", m);
+		if (mutex_orphaned != NULL && mutex_orphaned())
+			continue;
+		if (sys_futex_wait(&m->state.v, CONTENDED) && sys_is_only_thread() &&
+		    a32_load_relaxed(&m->state) == CONTENDED)
+			die_corruption("LOCK-5", m);
+	}
 }
 
 void

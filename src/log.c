@@ -10,14 +10,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static const char *log_path;
-static const char *json_path;
-
-static struct {
-	bool set;
-	bool json;             /* the other end takes JSON, too */
-	uint64_t fd, device, inode;
-} channel;
+/* Written at the start only. */
+static struct log_target {
+	const char *log, *json;
+	struct {
+		bool set;
+		bool json;             /* the other end takes JSON, too */
+		uint64_t fd, device, inode;
+	} channel;
+} ALIGNED(4096) to;
 
 static struct {
 	uint32_t tid;          /* whose texts; 0: nobody's */
@@ -27,13 +28,13 @@ static struct {
 void
 log_set_path(const char *path)
 {
-	log_path = path;
+	to.log = path;
 }
 
 void
 log_set_json_path(const char *path)
 {
-	json_path = path;
+	to.json = path;
 }
 
 static const char *
@@ -54,25 +55,32 @@ number(const char *s, uint64_t *out)
 void
 log_set_channel(const char *spec)
 {
-	const char *s = number(spec, &channel.fd);
-	s = number(s, &channel.device);
-	s = number(s, &channel.inode);
-	channel.json = s != NULL && strcmp(s, "json") == 0;
-	if (channel.json)
+	const char *s = number(spec, &to.channel.fd);
+	s = number(s, &to.channel.device);
+	s = number(s, &to.channel.inode);
+	to.channel.json = s != NULL && strcmp(s, "json") == 0;
+	if (to.channel.json)
 		s += strlen("json");
-	channel.set = s != NULL && *s == 0 && channel.fd <= INT32_MAX;
+	to.channel.set = s != NULL && *s == 0 && to.channel.fd <= INT32_MAX;
+}
+
+void *
+log_fixed(size_t *bytes)
+{
+	*bytes = sizeof(to);
+	return &to;
 }
 
 static bool
 channel_write(const struct print *p)
 {
 	struct stat st;
-	if (!channel.set || fstat((int)channel.fd, &st) != 0 || !S_ISSOCK(st.st_mode) ||
-	    (uint64_t)st.st_dev != channel.device || (uint64_t)st.st_ino != channel.inode)
+	if (!to.channel.set || fstat((int)to.channel.fd, &st) != 0 || !S_ISSOCK(st.st_mode) ||
+	    (uint64_t)st.st_dev != to.channel.device || (uint64_t)st.st_ino != to.channel.inode)
 		return false;
 	long n;
 	do
-		n = syscall(SYS_sendto, (int)channel.fd, p->buf, p->len, MSG_NOSIGNAL, NULL, 0);
+		n = syscall(SYS_sendto, (int)to.channel.fd, p->buf, p->len, MSG_NOSIGNAL, NULL, 0);
 	while (n < 0 && errno == EINTR);
 	return n == (long)p->len;
 }
@@ -133,7 +141,7 @@ void
 log_write(struct print *p)
 {
 	int saved = errno;
-	if (!answer_write(p) && !channel_write(p) && !file_write(log_path, p))
+	if (!answer_write(p) && !channel_write(p) && !file_write(to.log, p))
 		print_write(2, p->buf, p->len);
 	print_init(p, p->buf, p->cap);
 	errno = saved;
@@ -142,15 +150,15 @@ log_write(struct print *p)
 bool
 log_wants_json(void)
 {
-	return channel.json || (json_path != NULL && json_path[0] != 0);
+	return to.channel.json || (to.json != NULL && to.json[0] != 0);
 }
 
 void
 log_write_json(struct print *p)
 {
 	int saved = errno;
-	if (!p->truncated && (!channel.json || !channel_write(p)))
-		file_write(json_path, p);
+	if (!p->truncated && (!to.channel.json || !channel_write(p)))
+		file_write(to.json, p);
 	print_init(p, p->buf, p->cap);
 	errno = saved;
 }
@@ -158,7 +166,7 @@ log_write_json(struct print *p)
 bool
 log_has_command(void)
 {
-	return channel.set;
+	return to.channel.set;
 }
 
 void

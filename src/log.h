@@ -20,6 +20,9 @@ void log_set_json_path(const char *path);
  * for a file of its own gets nothing in it. */
 void log_set_channel(const char *spec);
 
+/* What does not change after those calls: seal.c makes it so. */
+void *log_fixed(size_t *bytes);
+
 /* What this thread writes goes to a descriptor of another process, which asked for
  * it, until pid is 0; if that process has gone, where it goes otherwise. */
 void log_answer_to(int pid, int fd);

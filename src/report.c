@@ -109,22 +109,37 @@ end_process(bool ask_program)
 
 /* ---- one report at a time ----------------------------------------------- */
 
+static void
+put_second_error(struct print *p, const struct die_info *info)
+{
+	print_str(p, "\nspanguard: another error while this was written");
+	if (info->site != NULL) {
+		print_str(p, ": ");
+		print_str(p, info->site);
+	}
+	print_char(p, '\n');
+}
+
+/* What failed is not tried again: in the end the buffer begins anew, and goes to
+ * descriptor 2 without a look at where the log is. */
 static _Noreturn void
 second_error(const struct die_info *info)
 {
+	static unsigned errors;
 	if (rep.asks_heap) {
 		rep.asks_heap = false;
 		longjmp(rep.without_heap, 1);
 	}
-	if (rep.out.buf == NULL)
+	if (errors++ == 0) {
+		if (rep.out.buf == NULL)
+			print_init(&rep.out, rep.buf, sizeof(rep.buf));
+		put_second_error(&rep.out, info);
+		log_write(&rep.out);
+	} else if (errors == 2) {
 		print_init(&rep.out, rep.buf, sizeof(rep.buf));
-	print_str(&rep.out, "\nspanguard: another error while this was written");
-	if (info->site != NULL) {
-		print_str(&rep.out, ": ");
-		print_str(&rep.out, info->site);
+		put_second_error(&rep.out, info);
+		print_write(2, rep.buf, rep.out.len);
 	}
-	print_char(&rep.out, '\n');
-	log_write(&rep.out);
 	end_process(false);
 }
 

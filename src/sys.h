@@ -103,8 +103,11 @@ uint64_t sys_now_ns(void);
  * clock and addresses when the call is not allowed, so it cannot fail. */
 void sys_random(void *p, size_t bytes);
 
-/* futex(2) for lock.c, and the calling thread's kernel id. */
-void sys_futex_wait(const uint32_t *word, uint32_t value);
+/* futex(2) for lock.c, and the calling thread's kernel id. true: it waited for seconds,
+ * and nobody woke it. */
+bool sys_futex_wait(const uint32_t *word, uint32_t value);
+/* Is there no other thread? false also where nobody can tell. */
+bool sys_is_only_thread(void);
 void sys_futex_wake(const uint32_t *word, int count);
 int sys_gettid(void);
 

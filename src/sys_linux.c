@@ -26,6 +26,7 @@
  *   SYS-2  guard_bytes = page_bytes * popcount(all guard words) <= bytes[Reserved]
  *   SYS-3  vma_used = 2 * popcount(all first words) <= vma_budget, but for
  *          guards cut in two by sys_unfault, which cannot be refused for it
+ *   SYS-4  page_bytes = 1 << page_shift: a walk over the guard words goes on
  * A guard that adjoins another makes that one's mapping longer and pays nothing.
  *
  * Locks: none, so a child may be forked at any time; two threads never change
@@ -35,12 +36,14 @@
  * in the fallback and for sys_move, plus one to name a new mapping. */
 #include "sys.h"
 #include "atomic.h"
+#include "die.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -59,7 +62,8 @@ enum {
 	SYSCALL_MSEAL = 462,          /* 6.10 */
 	RANDOM_NONBLOCK = 1, RANDOM_INSECURE = 4,
 	FUTEX_WAIT_OURS = 128, FUTEX_WAKE_OURS = 129, /* FUTEX_PRIVATE_FLAG is 128 */
-	ERR_INTR = -4, ERR_AGAIN = -11, ERR_FAULT = -14,
+	FUTEX_WAIT_S = 4,             /* before anybody asks whether it is in vain */
+	ERR_INTR = -4, ERR_AGAIN = -11, ERR_FAULT = -14, ERR_TIMEDOUT = -110,
 };
 
 enum {
@@ -302,6 +306,8 @@ guard_part(uintptr_t at, uintptr_t end)
 	if (leaf == NULL)
 		return part;
 	pages = (part.next - at) >> os.page_shift;
+	if (unlikely(pages == 0))
+		die_corruption("SYS-4", &os);     /* no step at all would go on for ever */
 	if (pages > 64 - bit)
 		pages = 64 - bit;
 	part.word = &leaf->word[page >> 6];
@@ -840,10 +846,21 @@ sys_random(void *p, size_t bytes)
 	}
 }
 
-void
+bool
 sys_futex_wait(const uint32_t *word, uint32_t value)
 {
-	sys_call6(SYS_futex, (long)word, FUTEX_WAIT_OURS, (long)value, 0, 0, 0);
+	static const struct timespec limit = { FUTEX_WAIT_S, 0 };
+	return sys_call6(SYS_futex, (long)word, FUTEX_WAIT_OURS, (long)value, (long)&limit, 0, 0) ==
+	    ERR_TIMEDOUT;
+}
+
+/* Each thread is a directory in that one. */
+bool
+sys_is_only_thread(void)
+{
+	struct stat st;
+	long r = sys_call6(SYS_newfstatat, AT_FDCWD, (long)"/proc/self/task", (long)&st, 0, 0, 0);
+	return r == 0 && st.st_nlink == 3;
 }
 
 void

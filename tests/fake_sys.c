@@ -1037,10 +1037,17 @@ sys_random(void *p, size_t bytes)
 }
 
 /* Weak: harnesses whose threads are fibers have their own. */
-__attribute__((weak)) void
+__attribute__((weak)) bool
 sys_futex_wait(const uint32_t *word, uint32_t value)
 {
 	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+	return false;
+}
+
+__attribute__((weak)) bool
+sys_is_only_thread(void)
+{
+	return false;
 }
 
 __attribute__((weak)) void

@@ -223,12 +223,19 @@ sys_random(void *p, size_t bytes)
 	memset(p, 0x5a, bytes);
 }
 
-void
+bool
 sys_futex_wait(const uint32_t *word, uint32_t value)
 {
 	(void)word;
 	(void)value;
 	fail("a single thread waits for itself");
+	return false;
+}
+
+bool
+sys_is_only_thread(void)
+{
+	return true;
 }
 
 void

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "fake_die.h"
 #include "lock.h"
+#include "sys.h"
 
 #include <stdarg.h>
 #include <cmocka.h>
@@ -11,6 +12,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { THREADS = 4, ROUNDS = 20000 };
@@ -272,6 +274,55 @@ test_many_held(void **state)
 	mutex_unlock(&first);
 }
 
+/* Words that no lock has, in the way of one who waits. */
+static void
+test_overwritten(void **state)
+{
+	static const uint32_t words[] = { 3, 4, 0x80000001, UINT32_MAX };
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		struct mutex m = MUTEX_INIT(LOCK_MHEAP);
+		a32_store_relaxed(&m.state, words[i]);
+		assert_dies(lock_it, &m, "LOCK-5");
+	}
+}
+
+static void *
+keep_for_long(void *arg)
+{
+	const struct timespec long_time = { 5, 0 };
+	mutex_lock(arg);
+	nanosleep(&long_time, NULL);
+	mutex_unlock(arg);
+	return NULL;
+}
+
+/* Held by nobody: only where no other thread is there. A holder may take his time. */
+static void
+test_held_by_nobody(void **state)
+{
+	struct mutex m = MUTEX_INIT(LOCK_MHEAP), other = MUTEX_INIT(LOCK_MHEAP);
+	pthread_t t;
+	int status;
+	(void)state;
+	if (!sys_is_only_thread())
+		skip();         /* a sanitizer's own */
+	a32_store_relaxed(&m.state, 1);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(fake_die_caught(lock_it, &m) && strcmp(fake_die_info.site, "LOCK-5") == 0 ? 5 : 0);
+	assert_int_equal(pthread_create(&t, NULL, keep_for_long, &other), 0);
+	assert_false(sys_is_only_thread());
+	while (a32_load_acquire(&other.state) == 0)
+		sched_yield();
+	assert_false(fake_die_caught(lock_it, &other));
+	mutex_unlock(&other);
+	pthread_join(t, NULL);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 5);
+}
+
 int
 main(void)
 {
@@ -284,6 +335,8 @@ main(void)
 		cmocka_unit_test(test_order_of_three),
 		cmocka_unit_test(test_ownership),
 		cmocka_unit_test(test_many_held),
+		cmocka_unit_test(test_overwritten),
+		cmocka_unit_test(test_held_by_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
