@@ -310,6 +310,16 @@ end_by(int sig)
 	_exit(128 + sig);
 }
 
+/* For somebody who watches: no report might be taken for no leaks. Where descriptor 2 is
+ * a file or a pipe, nothing is added to what the program says. */
+static void
+mention_leaks(const struct session *s)
+{
+	if (s->run->ignores_leaks && s->greeted && s->errors == 0 && isatty(2))
+		fputs("spanguard: no error was found; leaks were not looked for (--leak-check=1 does)\n",
+		    stderr);
+}
+
 /* A loader that cannot start the program at all ends with 127 and has said why. */
 static _Noreturn void
 end_like(const struct session *s, int status)
@@ -321,6 +331,7 @@ end_like(const struct session *s, int status)
 		refuse_unbound(s, false);
 	if (WIFSIGNALED(status))
 		end_by(WTERMSIG(status));
+	mention_leaks(s);
 	exit(exit_code(s, status));
 }
 

@@ -158,6 +158,7 @@ set_files(struct run *c)
 	struct print p;
 	print_init(&p, complaint, sizeof(complaint));
 	options_parse(&o, NULL, "spanguard", c->options, &p);
+	c->ignores_leaks = !o.leak_check && (o.mode == OPT_MODE_DEBUG || o.mode == OPT_MODE_GUARD);
 	set_file(c, "log", o.log, c->log);
 	set_file(c, "json", o.json, c->json);
 	if (c->json[0] != 0 && strchr(c->json, '%') == NULL)

@@ -11,6 +11,7 @@ struct run {
 	bool symbolize;
 	bool force;                        /* start it whatever preflight says */
 	bool no_pools;
+	bool ignores_leaks;                /* looks for errors, but not for leaks */
 	char log[PATH_MAX];                /* absolute; "": stderr. %p is kept */
 	char json[PATH_MAX];               /* absolute; "": none */
 	char library[PATH_MAX];

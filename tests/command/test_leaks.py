@@ -1,5 +1,6 @@
 """Leaks by the command: exit codes, JSON, CI formats, and a check in a running program."""
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -23,6 +24,41 @@ def fed(spanguard, scratch, lines, *arguments):
 
 
 # ---------------------------------------------------------------- at exit
+
+MENTIONED = "spanguard: no error was found; leaks were not looked for (--leak-check=1 does)"
+
+
+def seen_on_a_terminal(command, library, *arguments):
+    """Descriptor 2 is a terminal; its status, and what it showed."""
+    ours, theirs = os.openpty()
+    done = subprocess.run([command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs,
+                          env={**os.environ, "SPANGUARD_LIB": str(library)}, timeout=60)
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:          # how a terminal says that nobody writes any more
+            part = b""
+        if not part:
+            break
+        text += part
+    os.close(ours)
+    assert MENTIONED.encode() not in done.stdout
+    return done.returncode, text.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("mode", ["debug", "guard"])
+def test_whoever_watches_is_told_what_was_not_looked_for(command, spanguard, library, bugs, mode):
+    assert seen_on_a_terminal(command, library, f"--mode={mode}", bugs, "none") == (0, MENTIONED + "\n")
+    assert seen_on_a_terminal(command, library, f"--mode={mode}", "--leak-check=1", bugs, "none") == (0, "")
+    assert spanguard(f"--mode={mode}", bugs, "none").clean() == "the end\n"       # no terminal: not a word
+
+
+def test_nothing_is_mentioned_elsewhere(command, library, bugs):
+    assert seen_on_a_terminal(command, library, "--mode=hardened", bugs, "none") == (0, "")
+    assert MENTIONED not in seen_on_a_terminal(command, library, "--mode=debug", "--halt-on-error=0", bugs, "double-free")[1]
+    assert MENTIONED not in seen_on_a_terminal(command, library, "--mode=debug", bugs, "double-free")[1]
 
 def test_leaks_at_exit(spanguard, losing, scratch, reports):
     done = fed(spanguard, scratch, "lose\n", "--mode=debug", "--leak-check=1", f"--json={scratch}/json", losing)
