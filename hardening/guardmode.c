@@ -108,11 +108,9 @@ guardmode_init(const struct guardmode_config *config)
 	mode.key = config->seed;
 	a32_store_relaxed(&mode.warned, 0);
 	aptr_store_relaxed(&mode.looked_at, NULL);
-	if (!config->on)
-		return;
-	if (config->seed == 0)
+	guardspace_init(&s);           /* when off, too: a heap made anew has no regions */
+	if (config->on && config->seed == 0)
 		sys_random(&mode.key, sizeof(mode.key));
-	guardspace_init(&s);
 }
 
 /* Once, when the first object goes without. */

@@ -155,6 +155,7 @@ hooks_reset(void)
 	guardmode_init(&(struct guardmode_config){ .on = false });
 	sample_start(&(struct sample_config){ 0 });
 	roots_reset();
+	stw_reset();
 }
 
 void

@@ -140,6 +140,7 @@ roots_exclude(const void *p, size_t bytes)
 void
 roots_reset(void)
 {
+	memset(&user, 0, sizeof(user));
 	n_excluded = 0;
 }
 

@@ -87,6 +87,15 @@ stw_scratch_piece(size_t i, uintptr_t *start, uintptr_t *end)
 	*end = own ? (uintptr_t)(&stw + 1) : stw.scratch[i].end;
 }
 
+void
+stw_reset(void)
+{
+	aptr_store_release(&stw.records, NULL);
+	a32_store_release(&stw.n, 0);
+	stw.cap = 0;
+	memset(stw.scratch, 0, sizeof(stw.scratch));
+}
+
 /* ---- the handler ---- */
 
 #if defined(__x86_64__)

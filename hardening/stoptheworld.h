@@ -85,6 +85,9 @@ const struct stw_thread *stw_thread(size_t i);
 enum { STW_EXEMPT_MAX = 8 };
 void stw_exempt(int tid);
 
+/* Forgets all memory: test builds, whose metadata is made anew. */
+void stw_reset(void);
+
 /* In a forked child: the exempt threads stayed in the parent. */
 void stw_after_fork_child(void);
 
