@@ -2,7 +2,7 @@
  *
  * Threat:    an attacker who knows the next slot puts an object beside, or into the
  *            place of, the one that is to be attacked.
- * Mechanism: a window of up to 64 slots is drawn from all that the span has available,
+ * Mechanism: a window of up to 64 slots (16 at first) is drawn from all that the span has,
  *            by the thread's own stream (rand.h), and handed out in shuffled order.
  *            A forked child draws anew and gives the parent's windows back
  *            (mcache_after_fork_child). seed=N repeats every placement.

@@ -32,9 +32,10 @@ void hooks_at_exit(void);
 /* Writes the heap profile, from a signal handler (proc.c). */
 void hook_profile(void);
 
-/* Up to s->window of the slots that s has available, in the order in which the last is
+/* Some `most`, or s->window, of the slots that s has available, in the order in which the last is
  * handed out first, leave avail; how many. s has some (mspan_next_window). */
-uint32_t hook_draw_window(struct mspan *s, uint16_t *order, struct rand_stream *rng);
+uint32_t hook_draw_window(struct mspan *s, uint16_t *order, struct rand_stream *rng,
+    uint32_t most);
 
 /* How many slots of a new span have to be freed before it is swept (mspan_init). */
 uint16_t hook_sweep_at(uint32_t slots, unsigned share_percent);

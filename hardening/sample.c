@@ -7,6 +7,8 @@
 #include <time.h>
 
 #include "../src/lock.h"
+#include "../src/mcache.h"
+#include "../src/msize.h"
 #include "../src/rand.h"
 #include "../src/report.h"
 #include "../src/sizeclasses.h"
@@ -201,10 +203,16 @@ sample_start(const struct sample_config *config)
 
 /* ---- which -------------------------------------------------------------- */
 
-/* How many allocations a refill for this size stands for. */
+/* How many allocations a refill for this size stands for: the window that is used up. */
 int32_t
-sample_window_of(size_t bytes)
+sample_window_of(size_t bytes, bool noscan)
 {
+	const struct mcache *c = mcache_self();
+	unsigned size_class = size_class_of(bytes);
+	if (c != NULL && size_class != 0) {
+		uint8_t drawn = c->alloc[size_class + (noscan ? SPAN_NOSCAN : 0)].drawn;
+		return drawn != 0 ? drawn : 1;
+	}
 	size_t n = pool.config.window_bytes / (bytes != 0 ? bytes : 1);
 	if (bytes > SMALL_MAX_BYTES)
 		return 1;

@@ -66,14 +66,14 @@ struct sample_countdown {
 extern _Thread_local struct sample_countdown sample_countdown_ TLS_MODEL;
 
 void *sample_due(size_t bytes, size_t align, bool noscan, int32_t weight);
-int32_t sample_window_of(size_t bytes);
+int32_t sample_window_of(size_t bytes, bool noscan);
 
 /* An object, zeroed, or NULL: mostly NULL. refill: the call stands for a whole
  * window of its size class. */
 INLINE void *
 sample_maybe_alloc(size_t bytes, size_t align, bool noscan, bool refill)
 {
-	int32_t weight = refill ? sample_window_of(bytes) : 1;
+	int32_t weight = refill ? sample_window_of(bytes, noscan) : 1;
 	sample_countdown_.left -= weight;
 	if (likely(sample_countdown_.left > 0))
 		return NULL;

@@ -386,9 +386,15 @@ next_window(struct mcache *c, unsigned spc)
 	if (mspan_freed_count(a->span) >= a->span->sweep_at)
 		sweep(c, a->span);
 	a->fresh = !a->span->needzero;
-	a->n = mspan_next_window(a->span, a->order, c->rng);
+	uint32_t most = a->asked == 0 ? FIRST_WINDOW_SLOTS :
+	    a->asked < WINDOW_SLOTS ? 2u * a->asked : WINDOW_SLOTS;
+	a->n = mspan_draw_window(a->span, a->order, c->rng, most);
+	if (a->n == 0)
+		return false;
+	a->asked = (uint8_t)(a->n > most ? a->n : most);
+	a->drawn = (uint8_t)a->n;
 	c->handed_out += a->n;
-	return a->n != 0;
+	return true;
 }
 
 /* The current span has no window left. */
@@ -479,6 +485,8 @@ review(struct mcache *c)
 	take_notes(c);
 	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
 		struct mcache_alloc *a = &c->alloc[spc];
+		if (a->review != c->review)
+			a->asked = 0;
 		if (a->span == NULL || a->review == c->review || !mspan_is_empty(a->span))
 			continue;
 		mspan_return_window(a->span, a->order, a->n);
@@ -592,6 +600,7 @@ release_class(struct mcache *c, unsigned spc)
 {
 	struct mcache_alloc *a = &c->alloc[spc];
 	struct mcentral *m = &c->heap->central[spc];
+	a->asked = a->drawn = 0;
 	if (a->span != NULL) {
 		mspan_return_window(a->span, a->order, a->n);
 		c->handed_out -= a->n;

@@ -18,6 +18,9 @@
  * REVIEW_REFILLS refills, what it owned of late is forgotten a little, and
  * current spans that are empty and were not used since become idle.
  *
+ * A class's first window has FIRST_WINDOW_SLOTS, each next one twice as many: a thread
+ * that lives for a short burst draws, and gives back, no more than it needs.
+ *
  * The owner's fast path takes no lock. Its slow path holds lock, so that
  * malloc_trim, verify and fork in other threads can walk the lists; they never
  * touch the current spans.
@@ -45,6 +48,8 @@ struct mcache_alloc {
 	atomic_u64 *live;
 	struct mspan *span;             /* the current span, or NULL */
 	bool fresh;                     /* the window's slots were never used: zero */
+	uint8_t asked;                  /* slots of the last window, had there been as many */
+	uint8_t drawn;                  /* ... and as many as it had */
 	uint16_t review;                /* when the class was last refilled */
 	uint16_t order[WINDOW_SLOTS] ALIGNED(CACHE_LINE);
 };
@@ -57,6 +62,7 @@ struct span_queue {
 
 enum {
 	REVIEW_REFILLS = 64,
+	FIRST_WINDOW_SLOTS = 16,
 	PEAK_DECAY = 8,                 /* peak_pages loses so much at every review */
 	IDLE_FLOOR_PAGES = 16,          /* idle spans of so much are always kept */
 };

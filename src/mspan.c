@@ -126,9 +126,9 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 
 /* The lowest available slots, the lowest of them last: it is handed out first. */
 static uint32_t
-take_in_order(struct mspan *s, uint16_t *order)
+take_in_order(struct mspan *s, uint16_t *order, uint32_t most)
 {
-	uint32_t n = s->avail_n < s->window ? s->avail_n : s->window, left = n;
+	uint32_t n = s->avail_n < most ? s->avail_n : most, left = n;
 	for (size_t w = 0; w < s->nwords && left > 0; w++) {
 		uint64_t bits = s->avail[w];
 		for (; bits != 0 && left > 0; bits &= bits - 1)
@@ -141,13 +141,22 @@ take_in_order(struct mspan *s, uint16_t *order)
 }
 
 uint32_t
-mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
+mspan_draw_window(struct mspan *s, uint16_t *order, struct rand_stream *rng, uint32_t most)
 {
 	if (s->avail_n == 0)
 		return 0;
-	uint32_t n = rng != NULL ? hook_draw_window(s, order, rng) : take_in_order(s, order);
+	if (most > s->window)
+		most = s->window;
+	uint32_t n = rng != NULL ? hook_draw_window(s, order, rng, most) :
+	    take_in_order(s, order, most);
 	s->avail_n -= n;
 	return n;
+}
+
+uint32_t
+mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng)
+{
+	return mspan_draw_window(s, order, rng, s->window);
 }
 
 void

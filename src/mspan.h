@@ -205,6 +205,10 @@ void mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_cl
  * handed out first: ascending addresses, or, when `rng` is given, a random half
  * of the slots from a random word on, in uniformly random order. Returns how many. */
 uint32_t mspan_next_window(struct mspan *s, uint16_t *order, struct rand_stream *rng);
+/* The same with no more than `most` slots; where they are drawn, and so few are left that
+ * to choose among them would take long, still up to s->window. */
+uint32_t mspan_draw_window(struct mspan *s, uint16_t *order, struct rand_stream *rng,
+    uint32_t most);
 
 /* Puts slots of a window back (thread exit, fork). Live ones are left alone. */
 void mspan_return_window(struct mspan *s, const uint16_t *order, uint32_t n);

@@ -99,11 +99,11 @@ test_first_slot(void **state)
 	char *p = take();
 
 	(void)state;
-	assert_int_equal(a->n, SLOTS - 1);
+	assert_int_equal(a->n, FIRST_WINDOW_SLOTS - 1);
 	assert_ptr_equal(a->span, span_of((uintptr_t)p));
 	assert_int_equal(a->span->list, LIST_CURRENT);
 	assert_ptr_equal(aptr_load_relaxed(&a->span->owner), me);
-	assert_int_equal(me->handed_out, SLOTS);
+	assert_int_equal(me->handed_out, FIRST_WINDOW_SLOTS);
 	assert_int_equal(me->slow_ops, 1);
 	assert_int_equal((uintptr_t)p, a->span->base);
 	assert_ptr_equal(take(), p + ELEM);
@@ -206,7 +206,9 @@ test_refill_takes_the_next_window(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(p); i++)
 		assert_int_equal((uintptr_t)p[i], (uintptr_t)p[0] + 16 * i);
 	assert_int_equal(spans(), 1);
-	assert_int_equal(me->slow_ops, 1024 / WINDOW_SLOTS);
+	/* windows of 16, 32, 64, 64, ... and the 16 that are left */
+	assert_int_equal(me->slow_ops, 1024 / WINDOW_SLOTS + 2);
+	assert_int_equal(me->alloc[1].drawn, FIRST_WINDOW_SLOTS);
 	heap_assert_sound();
 }
 
@@ -427,6 +429,27 @@ test_review_of_current_spans(void **state)
 	assert_int_equal(heap_span(kept)->list, LIST_CURRENT);
 	heap_assert_sound();
 	assert_ptr_equal(heap_span(mallocgc(16, API_MALLOC)), s);
+	heap_assert_sound();
+}
+
+/* A window grows with the refills of its class, and begins anew when these stop. */
+static void
+test_windows_grow(void **state)
+{
+	struct mcache_alloc *a = &me->alloc[1];
+
+	(void)state;
+	for (unsigned want = FIRST_WINDOW_SLOTS; want < 4 * WINDOW_SLOTS; want *= 2) {
+		mallocgc(16, API_MALLOC);
+		assert_int_equal(a->drawn, want < WINDOW_SLOTS ? want : WINDOW_SLOTS);
+		while (a->n != 0)
+			mallocgc(16, API_MALLOC);
+	}
+	for (int i = 0; i < 2 * REVIEW_REFILLS * WINDOW_SLOTS; i++)
+		take();
+	assert_int_equal(me->alloc[SPC].drawn, SLOTS);  /* all that the span has */
+	mallocgc(16, API_MALLOC);
+	assert_int_equal(a->drawn, FIRST_WINDOW_SLOTS);
 	heap_assert_sound();
 }
 
@@ -855,6 +878,7 @@ main(void)
 		TEST(test_empty_spans_are_idle_oldest_out_first),
 		TEST(test_idle_spans_are_taken_by_their_class),
 		TEST(test_review_of_current_spans),
+		TEST(test_windows_grow),
 		TEST(test_budget_and_remote_frees),
 		TEST(test_budget_in_a_signal_handler),
 		TEST(test_remote_free_is_exact),

@@ -428,21 +428,29 @@ static void
 test_random_window_may_begin_anywhere(void **state)
 {
 	enum { ROUNDS = 40000 };
+	static const uint32_t most[] = { 8, 16, 32, 64 };
 	static uint32_t seen[1024];
 	struct rand_stream rng;
 	struct mspan *s = span_of_class(1);
 
 	(void)state;
 	assert_int_equal(s->nelems, ARRAY_LEN(seen));
-	rand_seed_fixed(&rng, 5, 5);
-	for (int r = 0; r < ROUNDS; r++) {
-		uint16_t order[WINDOW_SLOTS];
-		uint32_t n = mspan_next_window(s, order, &rng);
-		seen[order[n - 1]]++;
-		mspan_return_window(s, order, n);
+	for (size_t k = 0; k < ARRAY_LEN(most); k++) {
+		uint32_t adjacent = 0;
+		memset(seen, 0, sizeof(seen));
+		rand_seed_fixed(&rng, 5, 5);
+		for (int r = 0; r < ROUNDS; r++) {
+			uint16_t order[WINDOW_SLOTS];
+			uint32_t n = mspan_draw_window(s, order, &rng, most[k]);
+			assert_int_equal(n, most[k]);
+			seen[order[n - 1]]++;
+			adjacent += order[n - 1] + 1 == order[n - 2] || order[n - 1] == order[n - 2] + 1;
+			mspan_return_window(s, order, n);
+		}
+		for (size_t i = 0; i < ARRAY_LEN(seen); i++)
+			assert_in_range(seen[i], 1, 3 * ROUNDS / ARRAY_LEN(seen));
+		assert_true(adjacent < ROUNDS * 2 / 100);
 	}
-	for (size_t i = 0; i < ARRAY_LEN(seen); i++)
-		assert_in_range(seen[i], 1, 3 * ROUNDS / ARRAY_LEN(seen));
 	free(s);
 }
 
