@@ -42,7 +42,7 @@ enum {
 	CLEAR_GAP_BYTES = 1 << 27,
 	CLEAR_AT_ONCE_BYTES = 1 << 26,      /* looked up by one call, on older kernels */
 	CLEAR_RESIDENT_BYTES = 1 << 23,     /* more is given back */
-	IN_VAIN_MAX = 8,
+	IN_VAIN_MAX = 24,
 	OS_PAGE_MIN = 1 << 12,
 };
 
@@ -56,8 +56,7 @@ static struct {
 	size_t window_bytes;
 	struct page_runs state;       /* of OS pages, room for those of 4 KiB */
 	struct page_runs dirty;
-	uint8_t *in_vain;             /* of pages of 4 KiB: resets that found it zero */
-	bool in_reset;
+	uint8_t *in_vain;             /* of pages of 4 KiB: how often it was zero in a row */
 	int pagemap;                  /* /proc/self/pagemap of the process pagemap_of */
 	pid_t pagemap_of;
 	struct fake_sys_config config;
@@ -173,7 +172,7 @@ protect(size_t page, size_t n, uint8_t to)
 }
 
 /* Of most pages only some are touched by an input: to look costs a third of a store.
- * A page that was zero at each of the last resets goes back. */
+ * A page that was zero each of the last times goes back. */
 static void
 clear(char *p, size_t bytes)
 {
@@ -186,7 +185,7 @@ clear(char *p, size_t bytes)
 		if (memcmp(page, zeroes, OS_PAGE_MIN) != 0) {
 			memset(page, 0, OS_PAGE_MIN);
 			fake.in_vain[first + i] = 0;
-		} else if (fake.in_reset && ++fake.in_vain[first + i] == IN_VAIN_MAX) {
+		} else if (++fake.in_vain[first + i] == IN_VAIN_MAX) {
 			fake.in_vain[first + i] = 0;
 			drop++;
 			continue;
@@ -455,7 +454,6 @@ window_clear(void)
 {
 	const struct page_runs *r = &fake.dirty;
 
-	fake.in_reset = true;
 	for (size_t i = 0; i < r->n; i++) {
 		size_t from = r->at[i].page, near = CLEAR_GAP_BYTES >> fake.page_shift;
 
@@ -466,7 +464,6 @@ window_clear(void)
 			i++;
 		forget(from, page_runs_end(r, i) - from);
 	}
-	fake.in_reset = false;
 }
 
 static void
