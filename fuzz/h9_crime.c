@@ -39,6 +39,8 @@ enum { BUGS = 13 };
 
 static struct sg_prog prog;
 
+void (*sg_crime_seen)(const struct die_info *d);
+
 static struct {
 	bool planted;
 	bool pending;              /* may be reported at any later op */
@@ -369,6 +371,8 @@ judge(const struct die_info *d)
 	    (int)d->code, d->site != NULL ? d->site : "-", (unsigned long)d->addr, crime.codes,
 	    (unsigned long)crime.addr);
 	sg_note(d->code);
+	if (sg_crime_seen != NULL)
+		sg_crime_seen(d);
 }
 
 int

@@ -18,6 +18,7 @@ enum { MAX_BYTES = 15, MAPS = 4, LEGACY_VECTOR = 16 };
 struct insn {
 	const uint8_t *at, *end;
 	bool vex, evex, wide, opsize, broadcast;
+	bool cut;                  /* an instruction of more bytes than there are */
 	uint8_t rep;                /* 0xf2, 0xf3, or 0 */
 	uint8_t map;                /* 0: one byte; 1: 0f; 2: 0f 38; 3: 0f 3a */
 	uint8_t opcode;
@@ -178,7 +179,8 @@ exception(const struct insn *i)
 static uint8_t
 next(struct insn *i)
 {
-	return i->at < i->end ? *i->at++ : 0;
+	i->cut |= i->at == i->end;
+	return !i->cut ? *i->at++ : 0;
 }
 
 static bool
@@ -261,9 +263,11 @@ access_bytes(const uint8_t *code, size_t n)
 	if (i.map >= MAPS || i.opcode >= length[i.map])
 		return 0;
 	size_t bytes = exception(&i);
-	if (bytes != 0)
-		return bytes;
-	return bytes_of(&i, map[i.map][i.opcode], next(&i) >> 3 & 7);
+	if (i.cut || bytes != 0)
+		return i.cut ? 0 : bytes;
+	char kind = map[i.map][i.opcode];
+	unsigned reg = next(&i) >> 3 & 7;
+	return i.cut && (kind == 'g' || kind == 'f') ? 0 : bytes_of(&i, kind, reg);
 }
 
 #else

@@ -70,10 +70,10 @@ int roots_remove(const void *p, size_t bytes);
  * memory stays where it is for good. At most ROOTS_EXCLUDED_MAX. */
 enum { ROOTS_EXCLUDED_MAX = 32 };
 void roots_exclude(const void *p, size_t bytes);
-/* Test builds: that memory is gone. */
-void roots_reset(void);
 /* The same for one pass and one range; NULL ends it. */
 void roots_exclude_pass(const void *p, size_t bytes);
+/* Forgets ranges of both kinds: test builds, whose memory is gone. */
+void roots_reset(void);
 
 /* How written pages are found; tests force the ways that this kernel does not need. */
 enum roots_way { ROOTS_WAY_SCAN, ROOTS_WAY_PAGEMAP, ROOTS_WAY_PEEK };

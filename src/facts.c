@@ -176,8 +176,11 @@ facts_summary(const struct facts *f, const uintptr_t **pcs)
 	const struct room_trace *t = f->summary_stack == STACK_ALLOC ? &f->object.allocated :
 	    &f->object.freed;
 	bool here = f->summary_stack == STACK_ERROR;
-	*pcs = (here ? f->pcs : t->pcs) + f->summary;
-	return (here ? f->frames : t->frames) - f->summary;
+	size_t n = here ? f->frames : t->frames;
+	*pcs = here ? f->pcs : t->pcs;
+	if (n != 0)              /* where none were kept there may be no array */
+		*pcs += f->summary;
+	return n - f->summary;
 }
 
 /* ---- hashes: FNV-1a ------------------------------------------------------ */
@@ -596,6 +599,12 @@ facts_take_address(struct facts *f, uintptr_t addr)
 	const struct module *m = data ? module_of(addr) : NULL;
 	if (m != NULL && procmap_symbol(m, addr, name, sizeof(name), &pl->variable_offset))
 		pl->variable = name;
+}
+
+void
+facts_forget(struct facts *f)
+{
+	memset(f, 0, sizeof(*f));
 }
 
 bool

@@ -6,6 +6,9 @@
  * FACTS-1: what text and JSON say comes from here and from facts_frame; neither
  *   looks anything up by itself.
  *
+ * FACTS-2: when a report is out its facts are cleared: they stand in our own data,
+ *   which a mark scans, and an address in them would keep an object alive.
+ *
  * Async-signal-safe, no lock, no malloc; static buffers (procmap.h): for the one
  * thread that owns the report. */
 #ifndef SPANGUARD_FACTS_H
@@ -123,6 +126,9 @@ void facts_take_leak(struct facts *f, const struct leak_facts *leak);
 /* Of an address alone: f->info.addr, the place and the object; a variable's name
  * where its module exports it. */
 void facts_take_address(struct facts *f, uintptr_t addr);
+
+/* FACTS-2. */
+void facts_forget(struct facts *f);
 
 /* Valid until the next call. */
 const struct frame_facts *facts_frame(uintptr_t pc);

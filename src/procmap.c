@@ -246,6 +246,7 @@ module_find(uintptr_t addr, struct module *out)
 		have = module_at(line.start, out);
 		memcpy(out->path, line.path, sizeof(out->path));
 	}
+	line.start = line.end = 0;      /* a mark would take it for a pointer to what lies there */
 	maps_close(&m);
 	return have && module_load(out, addr, &ph);
 }

@@ -231,6 +231,8 @@ write_report(const struct die_info *info, uintptr_t caller, bool goes_on)
 		report_json(&rep.json, &rep.facts);
 		log_write_json(&rep.json);
 	}
+	facts_forget(&rep.facts);
+	memset(&rep.without_heap, 0, sizeof(rep.without_heap));
 	rep.sent = true;
 	drop_sigpipe();
 }
@@ -367,6 +369,7 @@ report_put_address(struct print *p, uintptr_t addr)
 {
 	facts_take_address(&rep.facts, addr);
 	report_text_address(p, &rep.facts);
+	facts_forget(&rep.facts);
 }
 
 void
@@ -384,6 +387,7 @@ report_leak_json(const struct leak_facts *leak)
 	print_init(&rep.json, rep.json_buf, sizeof(rep.json_buf));
 	report_json(&rep.json, &rep.facts);
 	log_write_json(&rep.json);
+	facts_forget(&rep.facts);
 }
 
 void
