@@ -6,6 +6,10 @@
  *   the program without            ->  at each "bug" a made-up error: a picks the kind,
  *                                      b the address, imm what surrounds it -> a report
  *
+ * An "overflow" is a real bug after which the program goes on: a changed byte beside an
+ * object of debug mode, a touch of a guard by way of the handler, a wrong pair of
+ * functions; or the texts of the statistics.
+ *
  * knob[3]: bits 0 and 1 a heap profile (of all objects, or sampled), bit 2 a ring of
  * calls, bit 3 the stack of each call. A profile of all must hold exactly the live
  * objects and their sizes as asked for. */
@@ -13,17 +17,27 @@
 #include "crime.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "api.h"
+#include "../include/spanguard.h"
+#include "fake_die.h"
+#include "marena.h"
 #include "mlookup.h"
+#include "mspan.h"
 #include "log.h"
 #include "reporttext.h"
 #include "../hardening/access.h"
+#include "../hardening/debug.h"
+#include "../hardening/fault.h"
 #include "../hardening/hooks.h"
 #include "../hardening/profile.h"
+#include "../hardening/sidetable.h"
 
 enum { REPORTS = 12, PROFILE_BYTES = 1 << 20, CODE_BYTES = 15 };
 
@@ -35,6 +49,8 @@ static int profile_fd = -1;
 static char profile_path[64];
 
 static const char constant[] = "a constant";
+static bool half_freed;              /* a free died in the middle: no more of this heap */
+static uintptr_t stale[SGF_HANDLES];
 static char zeroes[64];
 static char data[64] = "data";
 
@@ -111,7 +127,7 @@ make_up(const struct sgf_op *op)
 	static const char *const names[] = { "free", "operator delete(void*, size_t)", "realloc", "",
 		"malloc_usable_size", "operator new[]", "verify", "patrol", "calloc", "free_sized" };
 	const struct sg_object *o = &prog.object[op->handle];
-	struct die_diff diff;
+	struct die_diff diff = { .n = 0 };
 	struct die_info info = { .code = (enum die_code)(op->a % (DIE_CODES + 1)),
 		.addr = address_of(op, o, &diff), .api = names[(op->imm >> 4) % 10],
 		.site = sites[(op->imm >> 12) % 5], .given = op->imm, .expected = op->imm >> 16 };
@@ -147,6 +163,230 @@ decode(const uint8_t *bytes, size_t n)
 		}
 		sg_note(all);
 	}
+}
+
+/* ---- bugs of debug and guard mode, one at a time; the program goes on ---- */
+
+static jmp_buf outer;
+
+/* fn may die: of what, or NULL. sg_prog_must_live waits for a death already. */
+static const struct die_info *
+dies(void (*fn)(void *), void *arg)
+{
+	memcpy(outer, fake_die_jmp, sizeof(outer));
+	const struct die_info *d = sg_heap_try(fn, arg);
+	memcpy(fake_die_jmp, outer, sizeof(outer));
+	fake_die_armed = true;
+	return d;
+}
+
+static void
+do_free(void *p)
+{
+	sg_free(p);
+}
+
+static void
+do_explain(void *p)
+{
+	hook_slot_explain((uintptr_t)p, "verify");
+}
+
+SG_UNCHECKED static void
+flip(uintptr_t at, uint8_t bits)
+{
+	*(volatile uint8_t *)at ^= bits;
+}
+
+/* A byte behind a small object, or before it: its free names the object, the bytes
+ * and who made it. */
+static void
+try_overflow(const struct sgf_op *op, const struct sg_object *o)
+{
+	bool before = op->a & 8;
+	const struct mspan *s = span_of((uintptr_t)o->p);
+	uintptr_t at = (uintptr_t)o->p + (before ? 0 - (uintptr_t)1 - op->b % 16 : o->asked + op->b % 16);
+
+	if (!config.options.redzone || s == NULL || mspan_is_large(s) || mspan_is_tiny(s) ||
+	    (before && (uintptr_t)o->p == s->base))
+		return;
+	flip(at, (uint8_t)(op->imm | 1));
+	sg_unpoison(o->p, o->usable);
+	const struct die_info *d = dies(op->a & 16 ? do_free : do_explain, o->p);
+	flip(at, (uint8_t)(op->imm | 1));
+	sg_poison(o->p, o->usable);
+	half_freed = (op->a & 16) != 0;
+	bool ok = d != NULL && (d->code == DIE_CANARY || (before && d->code == DIE_UNDERFLOW_SEEN));
+	SG_CHECK(DETECT, ok, "a byte %s an object of %zu bytes was changed: code %d", before ? "before" :
+	    "behind", o->asked, d != NULL ? (int)d->code : -1);
+	if (!ok)
+		return;
+	SG_CHECK(DETECT, before || d->addr == (uintptr_t)o->p, "another object is named");
+	SG_CHECK(DETECT, d->diff != NULL && at - d->diff->base < d->diff->n &&
+	    d->diff->found[at - d->diff->base] != d->diff->expected[at - d->diff->base],
+	    "the changed byte is not among those that are shown");
+	check_object(reporttext_compose(d, true), d, before ? &prog.object[op->handle] : o);
+}
+
+/* Functions that make and release objects, with their family and whether they are
+ * told an alignment. */
+static const struct {
+	uint8_t api, family;
+	bool aligned;
+} makers[] = { { API_MALLOC, 0, 0 }, { API_MEMALIGN, 0, 0 }, { API_NEW, 1, 0 },
+	{ API_NEW_ALIGNED, 1, 1 }, { API_NEW_ARRAY, 2, 0 }, { API_NEW_ARRAY_ALIGNED, 2, 1 } },
+  releasers[] = { { API_FREE, 0, 0 }, { API_REALLOC, 0, 0 }, { API_FREE_ALIGNED_SIZED, 0, 0 },
+	{ API_DELETE, 1, 0 }, { API_DELETE_SIZED, 1, 0 }, { API_DELETE_ALIGNED, 1, 1 },
+	{ API_DELETE_SIZED_ALIGNED, 1, 1 }, { API_DELETE_ARRAY, 2, 0 }, { API_DELETE_ARRAY_SIZED, 2, 0 },
+	{ API_DELETE_ARRAY_ALIGNED, 2, 1 }, { API_DELETE_ARRAY_SIZED_ALIGNED, 2, 1 } };
+
+struct pair {
+	struct side_record r;
+	enum malloc_api by;
+};
+
+static void
+do_pair(void *arg)
+{
+	const struct pair *p = arg;
+
+	debug_check_pair(&p->r, data, p->by);
+}
+
+static void
+try_pair(const struct sgf_op *op)
+{
+	size_t m = op->imm % ARRAY_LEN(makers), f = op->b % ARRAY_LEN(releasers);
+	struct pair p = { .by = (enum malloc_api)releasers[f].api };
+	int want = makers[m].family != releasers[f].family ? DIE_API_MISMATCH :
+	    makers[m].aligned != releasers[f].aligned ? DIE_ALIGN_MISMATCH : DIE_NONE;
+
+	p.r.alloc.api = (uint32_t)makers[m].api & 31u;
+	p.r.alloc.align = op->imm >> 8 & 15u;
+	const struct die_info *d = dies(do_pair, &p);
+	int got = d != NULL ? (int)d->code : DIE_NONE;
+	SG_CHECK(DETECT, got == want, "%s and %s: code %d, not %d",
+	    malloc_api_name((enum malloc_api)makers[m].api), malloc_api_name(p.by), got, want);
+	if (d != NULL)
+		reporttext_compose(d, true);
+}
+
+/* ---- touches: the handler of SIGSEGV as the kernel would call it ---- */
+
+static struct sigaction handler;
+static int chained;
+static ucontext_t context;
+
+static void
+earlier(int sig, siginfo_t *info, void *uc)
+{
+	(void)sig;
+	(void)info;
+	(void)uc;
+	chained++;
+}
+
+/* Ours, with `earlier` before it; whoever was there stays. */
+static void
+take_handler(void)
+{
+	struct sigaction mine = { .sa_sigaction = earlier, .sa_flags = SA_SIGINFO | SA_NODEFER }, was, now;
+
+	sigaction(SIGSEGV, &mine, &was);
+	fault_start();
+	sigaction(SIGSEGV, NULL, &now);
+	sigaction(SIGSEGV, &was, NULL);
+	if (now.sa_sigaction != earlier)
+		handler = now;
+}
+
+static void
+do_touch(void *p)
+{
+	siginfo_t info = { .si_signo = SIGSEGV, .si_code = SEGV_ACCERR };
+
+	info.si_addr = p;
+	getcontext(&context);
+	handler.sa_sigaction(SIGSEGV, &info, &context);
+}
+
+static bool
+is_access(enum die_code c)
+{
+	return c == DIE_USE_AFTER_FREE || c == DIE_OVERFLOW || c == DIE_UNDERFLOW || c == DIE_ZERO_SIZE;
+}
+
+static void
+try_touch(const struct sgf_op *op, const struct sg_object *o)
+{
+	uintptr_t at = address_of(op, o, fake_sys_base() != 0 ? (void *)stale[op->handle] : NULL);
+	bool ours = fake_sys_state((void *)at) != SYS_NONE;
+
+	if ((ours && fake_sys_state((void *)at) == SYS_READY && !fake_sys_guarded((void *)at)) || at == 0)
+		return;
+	take_handler();
+	if (handler.sa_sigaction == NULL)
+		return;
+	chained = 0;
+	const struct die_info *d = dies(do_touch, (void *)at);
+	SG_CHECK(DETECT, (d != NULL) != (chained == 1), "a fault at %#lx was %s", (unsigned long)at,
+	    d != NULL ? "reported, and the program's too" : "nobody's");
+	SG_CHECK(DETECT, d == NULL || (is_access(d->code) && d->addr == at && d->access != NULL && ours),
+	    "a fault at %#lx: code %d, address %#lx", (unsigned long)at, d != NULL ? (int)d->code : 0,
+	    d != NULL ? (unsigned long)d->addr : 0);
+	bool zero = o->p != NULL && o->asked == 0 && at == (uintptr_t)o->p && span_of(at) == NULL && !o->boot;
+	SG_CHECK(DETECT, !zero || d != NULL, "an object of no bytes was touched, and nobody said so");
+	if (d != NULL)
+		reporttext_compose(d, false);
+	sg_note(d != NULL ? d->code : 0);
+}
+
+/* ---- texts beside reports ---- */
+
+static void
+check_texts(void)
+{
+	static char text[4096];
+	char small[8];
+	struct spanguard_stats s;
+	size_t n = spanguard_stats_json(text, sizeof(text));
+	FILE *f = fopen("/dev/null", "w");
+
+	SG_CHECK(WORDS, n < sizeof(text) && text[n] == 0, "statistics of %zu bytes", n);
+	if (n > 0 && text[n - 1] != '\n')
+		text[n++] = '\n';
+	SG_CHECK(WORDS, reporttext_is_json(text, n), "statistics are no JSON: %s", text);
+	SG_CHECK(WORDS, spanguard_stats_json(small, sizeof(small)) >= n - 1 && small[7] == 0, "cut short");
+	spanguard_stats(&s);
+	SG_CHECK(STATS, s.large_bytes <= s.live_bytes && s.returned_bytes <= s.free_page_bytes,
+	    "a part is more than the whole");
+	if (f != NULL) {
+		SG_CHECK(ERRNO, sg_malloc_info(0, f) == 0, "malloc_info");
+		fclose(f);
+	}
+	(void)sg_mallinfo();
+	(void)sg_mallopt(1, 1);
+}
+
+static void
+commit(const struct sgf_op *op)
+{
+	const struct sg_object *o = &prog.object[op->handle];
+
+	switch (op->a & 7) {
+	case 0:
+	case 1: try_touch(op, o); break;
+	case 2:
+	case 3:
+	case 4:
+		if (o->p != NULL && !o->boot)
+			try_overflow(op, o);
+		break;
+	case 5: try_pair(op); break;
+	case 6: check_texts(); break;
+	default: make_up(op); break;
+	}
+	made++;
 }
 
 /* ---- profile ---- */
@@ -189,18 +429,23 @@ body(void *arg)
 	struct sgf_op op;
 
 	p->no_faults = true;
-	for (size_t i = 0; i < p->nops; i++) {
+	for (size_t i = 0; i < p->nops && !half_freed; i++) {
 		sgf_read_op(p->data, p->bytes, i, &op);
 		enum sg_op what = sg_prog_op(&op);
 		if (what != OP_BUG && what != OP_OVERFLOW) {
+			const uint8_t *was = p->object[op.handle].p;
 			sg_prog_step(p, i);
+			if (was != NULL && p->object[op.handle].p == NULL)
+				stale[op.handle] = (uintptr_t)was;
 			continue;
 		}
 		sg_at.op = (long)i;
 		sg_at.op_name = sg_prog_language.op[op.code];
 		if (made < REPORTS && sg_heap_use(op.thread) != NULL)
-			make_up(&op);
+			(what == OP_BUG ? make_up : commit)(&op);
 	}
+	if (half_freed)
+		return;
 	check_profile();
 	sg_prog_end(p);
 }
@@ -244,8 +489,12 @@ run(const uint8_t *bytes, size_t n)
 	sgf_read_header(bytes, n, &h);
 	configure(&h);
 	made = 0;
+	half_freed = false;
+	memset(stale, 0, sizeof(stale));
 	sg_prog_start_with(&prog, bytes, n, &config);
 	sg_prog_must_live(&prog, body);
+	if (half_freed)
+		sg_prog_abandon(&prog);
 	return 0;
 }
 

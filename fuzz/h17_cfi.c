@@ -1,0 +1,338 @@
+/* h17_cfi.c - H17: the unwinder. An input is the call frame instructions of a function
+ * that is not there, behind headers that lead to them; some bytes of the headers may
+ * be others, too. Whatever they say:
+ *
+ *   step     ends, touches only memory that can be read, gives the same twice
+ *   simple   three numbers for the frame: where it has them, a step must arrive where
+ *            they lead, and the outermost frame is the outermost for both
+ *   chain    functions of this file call each other in the order of the input, with
+ *            frames of several kinds, the last of them in a signal handler or not:
+ *            unwind_here, and the way that reads no files, must give just the return
+ *            addresses that the functions saw themselves
+ *
+ *   | hdr, table of one | CIE, instructions of the first third | FDE, the rest |
+ *
+ * mode: bit 0 version 3, bit 1 a signal frame, bit 2 a personality and an LSDA, bit 3
+ * changes the headers, bit 4 wide encodings. knob: alignments, and where the pc is. */
+#define _GNU_SOURCE
+#include "harness.h"
+
+#include <alloca.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "callstack.h"
+#include "cfi.h"
+#include "unwind.h"
+
+enum { TABLE_BYTES = 8192, STACK_WORDS = 512, PC_AT = 16384, PC_BYTES = 4096, CHAIN = 12,
+	FRAMES = 64, SP_WORD = 128, FP_WORD = 192 };
+
+static const struct sgf_language language = { .op = { "bytes" },
+	.knob = { "code alignment", "data alignment", "pc", "chain" } };
+
+static uint8_t table[PC_AT + PC_BYTES] ALIGNED(4096);
+static uint64_t stack_words[STACK_WORDS] ALIGNED(64);
+
+struct writer {
+	size_t at;
+};
+
+static void
+put(struct writer *w, const void *p, size_t n)
+{
+	if (w->at + n > TABLE_BYTES)
+		n = TABLE_BYTES - w->at;
+	memcpy(table + w->at, p, n);
+	w->at += n;
+}
+
+static void
+put8(struct writer *w, unsigned v)
+{
+	put(w, &(uint8_t){ (uint8_t)v }, 1);
+}
+
+static void
+put32(struct writer *w, size_t v)
+{
+	put(w, &(uint32_t){ (uint32_t)v }, 4);
+}
+
+/* An entry's length stands at its beginning. */
+static void
+close_entry(struct writer *w, size_t from)
+{
+	while (w->at % 8 != 4 && w->at < TABLE_BYTES)
+		put8(w, 0);
+	uint32_t bytes = (uint32_t)(w->at - from - 4);
+	memcpy(table + from, &bytes, 4);
+}
+
+static void
+build(const struct sgf_header *h, const uint8_t *code, size_t n)
+{
+	struct writer w = { 0 };
+	size_t third = n / 3, cie, fde;
+	bool more = (h->mode & 4) != 0;
+	static const char *const augment[] = { "zR", "zRS", "zPLR", "zPLRS" };
+
+	memset(table, 0, TABLE_BYTES);
+	put(&w, (const uint8_t[]){ 1, 0x1b, 0x03, 0x3b }, 4);
+	put32(&w, 20 - 4);
+	put32(&w, 1);
+	put32(&w, PC_AT);                      /* relative to the table's beginning */
+	size_t entry = w.at;
+	put32(&w, 0);
+	cie = w.at;
+	put32(&w, 0);
+	put32(&w, 0);
+	put8(&w, h->mode & 1 ? 3 : 1);
+	const char *a = augment[(more ? 2 : 0) + (h->mode >> 1 & 1)];
+	put(&w, a, strlen(a) + 1);
+	put8(&w, h->knob[0] & 0x7f);
+	put8(&w, h->knob[1] & 0x7f);
+	put8(&w, CFI_RA);
+	put8(&w, more ? 1 + 4 + 1 + 1 : 1);
+	if (more)
+		put(&w, (const uint8_t[]){ 0x1b, 0, 0, 0, 0, 0x1b }, 6);
+	put8(&w, h->mode & 16 ? 0x1c : 0x1b);
+	put(&w, code, third);
+	close_entry(&w, cie);
+	fde = w.at;
+	memcpy(table + entry, &(uint32_t){ (uint32_t)fde }, 4);
+	put32(&w, 0);
+	put32(&w, w.at - cie);
+	if (h->mode & 16) {
+		put(&w, &(uint64_t){ PC_AT - w.at }, 8);
+		put(&w, &(uint64_t){ PC_BYTES }, 8);
+	} else {
+		put32(&w, PC_AT - w.at);
+		put32(&w, PC_BYTES);
+	}
+	put8(&w, more ? 4 : 0);
+	if (more)
+		put32(&w, 0);
+	put(&w, code + third, n - third);
+	close_entry(&w, fde);
+}
+
+static void
+change(const struct sgf_header *h)
+{
+	uint64_t random = h->seed;
+
+	for (unsigned i = 0; (h->mode & 8) != 0 && i < 1u + h->fault_mask % 8; i++)
+		table[sg_random(&random) % 96] ^= (uint8_t)sg_random(&random);
+}
+
+static struct cfi_frame
+frame_at(uintptr_t pc)
+{
+	struct cfi_frame f = { .pc = pc, .exact = true };
+
+	for (unsigned i = 0; i < CFI_REGS; i++)
+		f.reg[i] = (uintptr_t)&stack_words[i];
+	f.reg[CFI_SP] = (uintptr_t)&stack_words[SP_WORD];
+	f.reg[CFI_FP] = (uintptr_t)&stack_words[FP_WORD];
+	return f;
+}
+
+static bool
+in_stack(uintptr_t at)
+{
+	return at - (uintptr_t)stack_words <= sizeof(stack_words) - 8;
+}
+
+static uintptr_t
+word_of(uintptr_t at)
+{
+	uintptr_t v;
+
+	memcpy(&v, (const void *)at, sizeof(v));
+	return v;
+}
+
+static void
+compare(const struct cfi_simple *s, const struct cfi_frame *from, const struct cfi_frame *up)
+{
+	uintptr_t cfa = from->reg[s->by_fp ? CFI_FP : CFI_SP] + (uintptr_t)(intptr_t)s->cfa;
+	uintptr_t fp_at = cfa + (uintptr_t)(intptr_t)s->fp, ra_at = cfa + (uintptr_t)(intptr_t)s->ra;
+
+	SG_CHECK(UNWIND, up->reg[CFI_SP] == cfa, "three numbers and a step: sp %#lx, %#lx",
+	    (unsigned long)cfa, (unsigned long)up->reg[CFI_SP]);
+	if (s->fp == 0)
+		SG_CHECK(UNWIND, up->reg[CFI_FP] == from->reg[CFI_FP], "the frame pointer changed");
+	else if (in_stack(fp_at))
+		SG_CHECK(UNWIND, up->reg[CFI_FP] == word_of(fp_at), "another frame pointer");
+	if (in_stack(ra_at))
+		SG_CHECK(UNWIND, up->reg[CFI_RA] == word_of(ra_at), "another return address");
+}
+
+static void
+try_table(uintptr_t pc)
+{
+	struct peek k = { { 0 } };
+	struct cfi_simple s = { .cfa = 0 };
+	struct cfi_frame from = frame_at(pc), up = from, again = from;
+	uintptr_t hdr = (uintptr_t)table;
+	enum cfi_result step = cfi_step(&k, hdr, &up), simple;
+
+	SG_CHECK(UNWIND, cfi_step(&k, hdr, &again) == step && memcmp(&again, &up, sizeof(up)) == 0,
+	    "two steps from one frame differ");
+	simple = cfi_simple(&k, hdr, pc, &s);
+	SG_CHECK(UNWIND, (simple == CFI_OUTERMOST) == (step == CFI_OUTERMOST) &&
+	    (simple != CFI_NO_INFO || step == CFI_NO_INFO), "a step gives %d, three numbers %d",
+	    (int)step, (int)simple);
+	if (simple == CFI_STEPPED && step == CFI_STEPPED)
+		compare(&s, &from, &up);
+	if (step == CFI_NO_INFO)
+		SG_CHECK(UNWIND, memcmp(&up, &from, sizeof(up)) == 0, "no step, and the frame changed");
+	sg_note(step + 8u * simple);
+}
+
+/* ---- a chain of calls ---- */
+
+static struct {
+	uint8_t order[CHAIN];
+	unsigned n, at;
+	uintptr_t seen[CHAIN + 1];     /* return addresses, outermost first */
+	uintptr_t pcs[3][FRAMES];
+	size_t got[3];
+	bool by_signal;
+} chain;
+
+static void link_next(void);
+
+static NOINLINE void
+look(void)
+{
+	chain.got[0] = unwind_here(chain.pcs[0], FRAMES);
+	chain.got[1] = unwind_here_quietly(chain.pcs[1], FRAMES);
+	chain.got[2] = callstack(NULL, NULL, chain.pcs[2], FRAMES);
+	NO_TAIL_CALL();
+}
+
+static void
+on_signal(int sig)
+{
+	(void)sig;
+	look();
+	NO_TAIL_CALL();
+}
+
+#define SEE() (chain.seen[chain.at++] = (uintptr_t)__builtin_return_address(0))
+
+static NOINLINE void
+link_plain(void)
+{
+	SEE();
+	link_next();
+	NO_TAIL_CALL();
+}
+
+static NOINLINE void
+link_large(void)
+{
+	volatile char room[5000];
+
+	SEE();
+	room[4999] = room[0] = 1;
+	link_next();
+	NO_TAIL_CALL();
+}
+
+/* The frame is found by its frame pointer. */
+static NOINLINE void
+link_alloca(void)
+{
+	volatile char *room = alloca(16 + chain.order[0]);
+
+	SEE();
+	room[0] = 1;
+	link_next();
+	NO_TAIL_CALL();
+}
+
+/* ... and begins at a multiple of 64. */
+static NOINLINE void
+link_aligned(void)
+{
+	char room[64] ALIGNED(64);
+
+	SEE();
+	__asm__ volatile("" : : "r"(room) : "memory");
+	link_next();
+	NO_TAIL_CALL();
+}
+
+static void
+link_next(void)
+{
+	static void (*const kind[])(void) = { link_plain, link_large, link_alloca, link_aligned };
+
+	if (chain.at < chain.n)
+		kind[chain.order[chain.at] % 4]();
+	else if (chain.by_signal)
+		raise(SIGURG);
+	else
+		look();
+	NO_TAIL_CALL();
+}
+
+/* All that the functions saw, innermost first, with nothing of theirs in between but
+ * link_next. */
+static void
+check_chain(const uintptr_t *pcs, size_t n, const char *by)
+{
+	size_t at = 0;
+
+	for (unsigned i = chain.n; i-- > 0;) {
+		while (at < n && pcs[at] != chain.seen[i] - 1 && pcs[at] != chain.seen[i])
+			at++;
+		SG_CHECK(UNWIND, at < n, "%s: call %u of %u is not among %zu frames", by, i, chain.n, n);
+	}
+	SG_CHECK(UNWIND, n > chain.n, "%s: %zu frames of more than %u", by, n, chain.n);
+}
+
+static NOINLINE void
+try_chain(const uint8_t *data, size_t n, bool by_signal)
+{
+	struct sigaction sa = { .sa_handler = on_signal }, old;
+
+	memset(&chain, 0, sizeof(chain));
+	chain.n = (unsigned)(n < CHAIN ? n : CHAIN);
+	memcpy(chain.order, data, chain.n);
+	chain.by_signal = by_signal;
+	if (sigaction(SIGURG, &sa, &old) != 0)
+		return;
+	link_next();
+	sigaction(SIGURG, &old, NULL);
+	check_chain(chain.pcs[0], chain.got[0], "unwind_here");
+	check_chain(chain.pcs[1], chain.got[1], "unwind_here_quietly");
+	check_chain(chain.pcs[2], chain.got[2], "callstack");
+}
+
+static int
+run(const uint8_t *data, size_t bytes)
+{
+	struct sgf_header h;
+	const uint8_t *code = data + (bytes < SGF_HEADER_BYTES ? bytes : SGF_HEADER_BYTES);
+	size_t n = (size_t)(data + bytes - code);
+
+	sgf_read_header(data, bytes, &h);
+	n = n < 2048 ? n : 2048;
+	for (size_t i = 0; i < STACK_WORDS; i++)
+		stack_words[i] = (uintptr_t)&stack_words[i * 7 % STACK_WORDS];
+	build(&h, code, n);
+	change(&h);
+	for (unsigned i = 0; i < 4; i++)
+		try_table((uintptr_t)table + PC_AT + (h.knob[2] * (i + 1)) % PC_BYTES);
+	try_table((uintptr_t)table + PC_AT - 1);
+	if (h.knob[3] & 1)
+		try_chain(code, n, (h.knob[3] & 2) != 0);
+	return 0;
+}
+
+const struct sg_harness sg_h_cfi = { "cfi", &language, run };
