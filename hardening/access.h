@@ -12,8 +12,8 @@
 
 #include "../src/base.h"
 
-/* code: n bytes (at most 15 matter) from the pc on. 0: not known, or the
- * instruction touches no memory. A string instruction counts one element. */
+/* code: n bytes (at most 15 matter) from the pc on. 0: not known, cut
+ * short, or the instruction touches no memory. A string instruction counts one element. */
 size_t access_bytes(const uint8_t *code, size_t n);
 
 #endif

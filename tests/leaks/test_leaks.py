@@ -261,6 +261,12 @@ def test_delta(run, api, library):
     assert len(re.findall("detected memory leaks since the last check\n", done.err)) == 2, done
 
 
+def test_reports_keep_nothing_alive(run, api, library, scratch):
+    """The address in a line of JSON does not stay in our own memory, where the next check finds it."""
+    done = run([api, "delta"], Mode("mode=debug", library), options=f"json={scratch}/log")
+    assert numbers(done) == [("new", "1"), ("new", "0"), ("new", "3"), ("all", "4"), ("new", "0")], done
+
+
 @pytest.mark.strict
 def test_delta_in_every_mode(run, api, guarded):
     done = run([api, "delta"], guarded)
