@@ -542,19 +542,20 @@ sched_relax(void)
 	pass_on(f, '|');
 }
 
-void
+bool
 sys_futex_wait(const uint32_t *word, uint32_t value)
 {
 	struct fiber *f = run.current;
 
 	if (*word != value)
-		return;
+		return false;
 	if (f == NULL)
 		sched_fail("a lock is still held when all threads are done");
 	f->state = FIBER_WAITS;
 	f->word = word;
 	run.pc = (uintptr_t)__builtin_return_address(0);
 	pass_on(f, '|');
+	return false;
 }
 
 void
