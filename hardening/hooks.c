@@ -140,7 +140,6 @@ void
 hooks_reset(void)
 {
 	only_strict = false;
-	stw_reset();
 	const struct quarantine_config none = { .seed = 1 };
 	quarantine_init(&none);
 	pinned_init(&(struct pinned_config){ .on = false });
