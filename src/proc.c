@@ -317,6 +317,7 @@ make_whole_in_child(bool idle)
 	mutex_reset(&shared_lock.lock);
 	mutex_reset(&world.lock);
 	span_set_lock_after_fork();
+	sys_after_fork_child();
 	mcache_after_fork_child(mcache_self(), aptr_load_relaxed(&shared_cache), idle);
 	hook_heap_after_fork_child();
 	hook_mark_after_fork_child();

@@ -106,8 +106,10 @@ void sys_random(void *p, size_t bytes);
 /* futex(2) for lock.c, and the calling thread's kernel id. true: it waited for seconds,
  * and nobody woke it. */
 bool sys_futex_wait(const uint32_t *word, uint32_t value);
-/* Is there no other thread? false also where nobody can tell. */
+/* Is there no other thread? false also where nobody can tell, and in a child that has
+ * its parent's memory (vfork), or that came by no fork we were told of. */
 bool sys_is_only_thread(void);
+void sys_after_fork_child(void);
 void sys_futex_wake(const uint32_t *word, int count);
 int sys_gettid(void);
 

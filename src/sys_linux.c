@@ -104,6 +104,7 @@ static struct {
 	enum sys_guard_kind asked, kind;
 	unsigned vma_share_percent;
 	uint64_t vma_budget;
+	long pid;                     /* of the process whose memory this is; 0: not known */
 	atomic_u64 bytes[SYS_STATES];
 	atomic_u64 guard_bytes;
 	atomic_u64 guards_installed, guards_skipped;
@@ -471,6 +472,7 @@ sys_init(enum sys_guard_kind guards, unsigned vma_share_percent)
 
 		os.page_bytes = is_pow2(page) && page >= 4096 ? page : 4096;
 		os.page_shift = ctz64(os.page_bytes);
+		os.pid = sys_call6(SYS_getpid, 0, 0, 0, 0, 0, 0);
 		os.markers = probe_markers();
 	}
 	kind = guards != SYS_GUARD_MPROTECT && os.markers ? SYS_GUARD_MARKER : SYS_GUARD_MPROTECT;
@@ -859,8 +861,16 @@ bool
 sys_is_only_thread(void)
 {
 	struct stat st;
+	if (os.pid != 0 && os.pid != sys_call6(SYS_getpid, 0, 0, 0, 0, 0, 0))
+		return false;
 	long r = sys_call6(SYS_newfstatat, AT_FDCWD, (long)"/proc/self/task", (long)&st, 0, 0, 0);
 	return r == 0 && st.st_nlink == 3;
+}
+
+void
+sys_after_fork_child(void)
+{
+	os.pid = sys_call6(SYS_getpid, 0, 0, 0, 0, 0, 0);
 }
 
 void

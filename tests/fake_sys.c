@@ -1041,7 +1041,12 @@ sys_futex_wait(const uint32_t *word, uint32_t value)
 	return false;
 }
 
-__attribute__((weak)) bool
+__attribute__((weak)) void
+sys_after_fork_child(void)
+{
+}
+
+bool
 sys_is_only_thread(void)
 {
 	return false;

@@ -232,6 +232,11 @@ sys_futex_wait(const uint32_t *word, uint32_t value)
 	return false;
 }
 
+void
+sys_after_fork_child(void)
+{
+}
+
 bool
 sys_is_only_thread(void)
 {
