@@ -20,12 +20,15 @@
  *  11  write to a freed slot     write-after-free (strict)     reuse, sweep, the end
  *  12  touch of a freed large    a guard is there (strict)     at once
  *
+ * In debug and guard mode 10 to 12, and "overflow", are those of crime_rooms.c.
+ *
  * An address that was handed out again is somebody's: 8 leaves it alone. */
 #include "crime.h"
 
 #include <string.h>
 
 #include "api.h"
+#include "crime_rooms.h"
 #include "malloc.h"
 #include "marena.h"
 #include "mcache.h"
@@ -47,6 +50,7 @@ static struct {
 	uint32_t codes;            /* allowed */
 	uintptr_t addr;            /* 0: not told */
 	unsigned kind;
+	struct sg_room_bug room;   /* codes: of debug or guard mode */
 	uint8_t *stale[SGF_HANDLES];
 } crime;
 
@@ -262,6 +266,20 @@ plant_touch_of_freed(const struct sgf_op *op)
 	return true;
 }
 
+/* Planted before the call that may see it: the death does not come back here. */
+static bool
+plant_in_room(const struct sgf_op *op)
+{
+	unsigned kind = sg_prog_op(op) == OP_OVERFLOW ? op->a : crime.kind - 10;
+
+	sg_room_plant(&prog, op, kind, &crime.room);
+	if (crime.room.codes == 0)
+		return false;
+	expect(crime.room.codes, NULL);
+	crime.pending = !crime.room.at_call;
+	return true;
+}
+
 static bool
 plant(const struct sgf_op *op)
 {
@@ -270,6 +288,8 @@ plant(const struct sgf_op *op)
 	crime.kind = sg_prog_op(op) == OP_OVERFLOW ? 10 : op->a % BUGS;
 	if (!has && crime.kind != 3 && crime.kind != 8 && crime.kind != 9)
 		return false;
+	if (crime.kind >= 10 && sg_room_mode(&prog.header))
+		return plant_in_room(op);
 	switch (crime.kind) {
 	case 0:
 	case 1:
@@ -333,6 +353,7 @@ with_bug(void *arg)
 {
 	struct sg_prog *p = arg;
 
+	sg_room_frame = (uintptr_t)__builtin_return_address(0);
 	p->no_faults = true;
 	for (size_t i = 0; i < p->nops; i++)
 		step_with_bug(p, i);
@@ -358,18 +379,30 @@ code_of(const struct die_info *d)
 		return CODE(DIE_CANARY);
 	if (d->code == DIE_VERIFY && strcmp(d->site, "ZERO-1") == 0)
 		return CODE(DIE_WRITE_AFTER_FREE);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-1") == 0)
+		return CODE(DIE_CANARY);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-2") == 0)
+		return CODE(DIE_UNDERFLOW_SEEN);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-3") == 0)
+		return CODE(DIE_WRITE_AFTER_FREE);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "slack") == 0)
+		return crime.codes & (CODE(DIE_CANARY) | CODE(DIE_UNDERFLOW_SEEN));
 	return CODE(d->code);
 }
 
 static void
 judge(const struct die_info *d)
 {
+	if (!crime.planted && crime.room.codes != 0)
+		expect(crime.room.codes, NULL);         /* the call did not come back */
 	SG_CHECK(DEATH, crime.planted, "code %d at %s without a bug", (int)d->code, d->site);
 	SG_CHECK(DEATH, (code_of(d) & crime.codes) != 0 &&
 	    (crime.addr == 0 || d->addr == crime.addr),
 	    "bug %u: code %d, site %s, address %#lx; wanted codes %#x, address %#lx", crime.kind,
 	    (int)d->code, d->site != NULL ? d->site : "-", (unsigned long)d->addr, crime.codes,
 	    (unsigned long)crime.addr);
+	if (crime.room.codes != 0)
+		sg_room_judge(&crime.room, d);
 	sg_note(d->code);
 	if (sg_crime_seen != NULL)
 		sg_crime_seen(d);
@@ -385,6 +418,7 @@ sg_crime_run(const uint8_t *data, size_t bytes, bool check_clean)
 	sgf_read_header(data, bytes, &h);
 	h.geometry &= 31;               /* no limit on mappings: guards must be there */
 	sg_heap_config(&h, &config);
+	sg_room_config(&h, data, bytes, &config.options);
 	if (check_clean) {
 		sg_prog_start_with(&prog, data, bytes, &config);
 		sg_prog_must_live(&prog, without_bug);
