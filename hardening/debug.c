@@ -170,7 +170,8 @@ check_freed(const struct mspan *s, size_t idx, const char *api)
 /* ---- alloc -------------------------------------------------------------- */
 
 /* Of the slot in front nothing but its end is set, and only if nobody had it yet:
- * afterwards a damaged one must stay damaged until somebody looks. */
+ * afterwards a damaged one must stay damaged until somebody looks. The end of this one
+ * may be the next one's left redzone already: debug_alloc looked. */
 static void
 set_redzones(const struct mspan *s, size_t idx, size_t bytes)
 {
@@ -221,6 +222,8 @@ debug_alloc(const struct mspan *s, void *p, size_t bytes, size_t align, enum mal
 		struct side_record *r = sidetable_record(s, idx);
 		if (a64_load_acquire(&r->free_serial) != 0)
 			check_freed(s, idx, malloc_api_name(api));
+		if (was_used(s, idx + 1))
+			check_front(s, idx + 1, malloc_api_name(api));
 		/* from here on a verify pass does not look at what it holds */
 		a64_exchange(&r->free_serial, 0);
 		fresh = fill_new(p, bytes, api, fresh);

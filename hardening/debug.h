@@ -23,7 +23,9 @@
  * Test:      tests/debug.
  *
  * REDZONE-1  behind every live object, up to the end of its slot: REDZONE_BYTE
- * REDZONE-2  the last 16 bytes of the slot before a slot in use: REDZONE_BYTE
+ * REDZONE-2  the last 16 bytes of the slot before a slot that was ever used:
+ *            REDZONE_BYTE. Checked when either is freed, and before malloc sets them
+ *            anew for the one in front
  * REDZONE-3  a freed slot holds fill_free, but for its last 16 bytes
  *
  * Locks: one around the queue, LOCK_WAITING. A handler that interrupts its holder
