@@ -8,6 +8,9 @@
  *   2  write after free               write-after-free            it faults at once
  *   3  free by an operator            api-mismatch, at the call   the same
  *   4  look at its record: live, and then freed. Nothing dies.
+ *   5  touch of a guard, or after free: guard mode and sampled objects. The room says
+ *      which error it is and of which object. Nothing dies; with halt_on_error=0 (bit
+ *      7 of knob[1]) the access is let through and the program goes on.
  *
  * One byte is changed, so a report that shows bytes begins with it and counts one. */
 #include "crime_rooms.h"
@@ -19,15 +22,18 @@
 #include "marena.h"
 #include "mlookup.h"
 #include "mspan.h"
+#include "../hardening/guardmode.h"
 #include "../hardening/guardspace.h"
 #include "../hardening/hooks.h"
 #include "../hardening/redzone.h"
+#include "../hardening/sample.h"
 
 #define CODE(c) ((uint32_t)1 << (c))
 
-enum { KINDS = 5, STACK_IS_WHOLE = 16 };
+enum { KINDS = 6, STACK_IS_WHOLE = 16 };
 
 uintptr_t sg_room_frame;
+bool sg_room_let_through;
 
 static bool
 is_debug(const struct sgf_header *h)
@@ -44,7 +50,7 @@ is_guard(const struct sgf_header *h)
 bool
 sg_room_mode(const struct sgf_header *h)
 {
-	return is_debug(h) || is_guard(h);
+	return h->mode >= 128 || is_debug(h) || is_guard(h);
 }
 
 static bool
@@ -63,7 +69,11 @@ knows_operators(const uint8_t *data, size_t bytes)
 void
 sg_room_config(const struct sgf_header *h, const uint8_t *data, size_t bytes, struct options *o)
 {
+	sg_room_let_through = false;
 	if (!sg_room_mode(h))
+		return;
+	o->halt_on_error = (h->knob[1] & 128) == 0;
+	if (h->mode >= 128)
 		return;
 	o->guard_side = h->knob[1] & 64 ? OPT_GUARD_LEFT : OPT_GUARD_RIGHT;
 	o->mismatch = !knows_operators(data, bytes);
@@ -144,7 +154,7 @@ guard_pages(const struct sg_prog *p, const struct sg_object *o)
 
 	for (uintptr_t at = start; at < end; at += page)
 		SG_CHECK(GUARDED, !faults_there(at), "a page of a live object faults");
-	SG_CHECK(GUARDED, faults_there(start - 1) && faults_there(end), "no guard beside %zu bytes at %p",
+	SG_CHECK(GUARDED, sg_room_let_through || (faults_there(start - 1) && faults_there(end)), "no guard beside %zu bytes at %p",
 	    o->asked, (void *)o->p);
 	if (o->asked == 0)
 		return;
@@ -181,6 +191,39 @@ guard_after_free(struct sg_prog *p, const struct sgf_op *op)
 	sg_prog_free(p, op->handle);
 	for (uintptr_t at = align_down((uintptr_t)o.p, page); at < (uintptr_t)o.p + o.asked; at += page)
 		SG_CHECK(GUARDED, faults_there(at), "a freed object of %zu bytes can be touched", o.asked);
+}
+
+static void
+touch(struct sg_prog *p, const struct sgf_op *op, const struct fault_room *room)
+{
+	struct sg_object o = p->object[op->handle];
+	size_t page = sys_page_bytes();
+	uintptr_t base = (uintptr_t)o.p, start = align_down(base, page), end = align_up(base + o.asked, page);
+	uintptr_t at = op->b & 2 ? base : op->b & 1 ? start - 1 : end;
+	enum die_code want = op->b & 2 ? DIE_USE_AFTER_FREE : op->b & 1 ? DIE_UNDERFLOW : DIE_OVERFLOW;
+	bool left = p->config.options.guard_objects && p->config.options.guard_side == OPT_GUARD_LEFT;
+	struct fault_claim claim;
+	struct room_object r;
+	bool silent = false;
+
+	if (sg_room_let_through || o.asked == 0 || (left && at == end))    /* ... is the next object's */
+		return;
+	if (op->b & 2)
+		sg_prog_free(p, op->handle);
+	if (!faults_there(at))
+		return;                 /* no guard was to be had */
+	bool known = room->claim(at, &claim), whose = room->object(at, &r);
+	SG_CHECK(GUARDED, known && claim.code == want && whose && r.base == base && r.bytes == o.asked &&
+	    r.live == ((op->b & 2) == 0), "of a touch at %#lx, %zu bytes at %#lx: known %d, code %d for %d, "
+	    "%zu bytes at %#lx", (unsigned long)at, o.asked, (unsigned long)base, known,
+	    known ? (int)claim.code : 0, (int)want, whose ? r.bytes : 0, whose ? (unsigned long)r.base : 0);
+	bool on = room->go_on(at, &silent);
+	SG_CHECK(GUARDED, on != (bool)p->config.options.halt_on_error, "it goes on: %d", on);
+	if (!on)
+		return;
+	room->let_through(at);
+	sg_room_let_through = true;
+	SG_CHECK(GUARDED, !faults_there(at) && !faults_there(base), "a touch that is let through faults again");
 }
 
 /* ---- both ---- */
@@ -251,6 +294,12 @@ sg_room_plant(struct sg_prog *p, const struct sgf_op *op, unsigned kind, struct 
 
 	memset(bug, 0, sizeof(*bug));
 	bug->object = (uintptr_t)o->p;
+	if (p->header.mode >= 128) {
+		struct room_object r;
+		if (o->p != NULL && hook_object(bug->object, &r) && r.kind == ROOM_SAMPLED)
+			touch(p, op, &sample_room);
+		return;
+	}
 	/* served by boot.c, or without a guard: no record */
 	if (o->p == NULL || o->boot || (is_debug(&p->header) && (s == NULL || s->side == NULL)) ||
 	    (is_guard(&p->header) && !guarded))
@@ -260,6 +309,8 @@ sg_room_plant(struct sg_prog *p, const struct sgf_op *op, unsigned kind, struct 
 		pair(p, op, bug);
 	else if (kind == 4)
 		look(p, op);
+	else if (kind == 5 && guarded)
+		touch(p, op, &guardmode_room);
 	else if (guarded && kind == 2)
 		guard_after_free(p, op);
 	else if (guarded)
@@ -268,7 +319,7 @@ sg_room_plant(struct sg_prog *p, const struct sgf_op *op, unsigned kind, struct 
 		debug_behind(o, s, op, bug);
 	else if (kind == 1)
 		debug_before(s, op, bug);
-	else
+	else if (kind == 2)
 		debug_after_free(p, op, bug);
 }
 

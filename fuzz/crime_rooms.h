@@ -14,7 +14,7 @@ struct sg_room_bug {
 	uintptr_t next;            /* a changed byte beside this one may be put down to it */
 };
 
-/* Does the header ask for one of these modes? */
+/* Does the header ask for one of these modes, or for a mixture of rooms? */
 bool sg_room_mode(const struct sgf_header *h);
 
 /* What of these modes the header's knobs choose: the side of the guard, alignment,
@@ -28,6 +28,9 @@ void sg_room_plant(struct sg_prog *p, const struct sgf_op *op, unsigned kind,
 
 /* What d says beside its code. */
 void sg_room_judge(const struct sg_room_bug *bug, const struct die_info *d);
+
+/* A touch of this heap was let through: its object reports nothing more. */
+extern bool sg_room_let_through;
 
 /* The frame that every stack of an object must hold: set by who runs the program. */
 extern uintptr_t sg_room_frame;

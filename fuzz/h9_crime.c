@@ -286,7 +286,7 @@ plant(const struct sgf_op *op)
 	bool has = prog.object[op->handle].p != NULL;
 
 	crime.kind = sg_prog_op(op) == OP_OVERFLOW ? 10 : op->a % BUGS;
-	if (!has && crime.kind != 3 && crime.kind != 8 && crime.kind != 9)
+	if (sg_room_let_through || (!has && crime.kind != 3 && crime.kind != 8 && crime.kind != 9))
 		return false;
 	if (crime.kind >= 10 && sg_room_mode(&prog.header))
 		return plant_in_room(op);
