@@ -373,7 +373,7 @@ static struct sample_slot *
 slot_of(uintptr_t addr)
 {
 	size_t stride = pool.data_bytes + pool.edge_bytes;
-	if (addr - pool.base >= pool.bytes || pool.bytes == 0)
+	if (addr - pool.base >= pool.bytes || pool.bytes == 0 || stride == 0)
 		return NULL;
 	size_t i = (addr - pool.base) / stride, off = (addr - pool.base) % stride;
 	if (off >= pool.edge_bytes)

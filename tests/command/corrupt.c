@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <link.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -45,15 +46,19 @@ static void
 find_regions(void)
 {
 	char line[512], perms[8], name[256];
-	unsigned long start, end;
+	unsigned long start, end, before = 0;
 	int after_library = 0;
 	FILE *f = fopen("/proc/self/maps", "r");
 	while (fgets(line, sizeof(line), f) != NULL && regions < REGIONS) {
 		name[0] = 0;
 		sscanf(line, "%lx-%lx %7s %*s %*s %*s %255s", &start, &end, perms, name);
+		if (start != before)        /* sealed pages divide the static data */
+			after_library = 0;
 		if (strncmp(perms, "rw-p", 4) == 0 && name[0] == 0)
 			region[regions++] = (struct region){ start, end, after_library };
-		after_library = strstr(name, "libspanguard") != NULL;
+		if (name[0] != 0)
+			after_library = strstr(name, "libspanguard") != NULL;
+		before = end;
 	}
 	fclose(f);
 }
@@ -66,13 +71,29 @@ peek(uintptr_t at, uint64_t *w)
 	return process_vm_readv(getpid(), &mine, 1, &there, 1, 0) == (ssize_t)sizeof(*w);
 }
 
+static int
+holds(const struct region *r, const void *p)
+{
+	return (uintptr_t)p >= r->start && (uintptr_t)p < r->end;
+}
+
+/* The thread's own memory, this program's, and the loader's list of modules. */
+static int
+somebody_elses(const struct region *r)
+{
+	int is = holds(r, &errno) || holds(r, region);
+	for (struct link_map *m = _r_debug.r_map; m != NULL; m = m->l_next)
+		is |= holds(r, m);
+	return is;
+}
+
 static void
 follow(uint64_t w)
 {
-	uintptr_t heap = (uintptr_t)object[0] >> 26, here = (uintptr_t)&errno;
+	uintptr_t heap = (uintptr_t)object[0] >> 26;
 	for (size_t i = 0; w >> 26 != heap && i < regions; i++)
 		if (w >= region[i].start && w < region[i].end && region[i].ours == 0 &&
-		    !(here >= region[i].start && here < region[i].end))
+		    !somebody_elses(&region[i]))
 			region[i].ours = 2;
 }
 

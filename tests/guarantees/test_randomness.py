@@ -75,11 +75,12 @@ def collision_entropy(counts):
 
 
 def chi_square_sigmas(counts):
-    """How far from uniform, in standard deviations of the statistic."""
+    """How far from uniform, in standard deviations: by the cube root of Wilson and Hilferty, which is close to normal
+    far out, where the statistic itself is not (6 of its own deviations come once in 400,000 with 34 degrees)."""
     expected = sum(counts) / len(counts)
     chi = sum((c - expected) ** 2 for c in counts) / expected
     free = len(counts) - 1
-    return (chi - free) / math.sqrt(2 * free)
+    return ((chi / free) ** (1 / 3) - (1 - 2 / (9 * free))) / math.sqrt(2 / (9 * free))
 
 
 # ---------------------------------------------------------------- the choice
