@@ -411,6 +411,8 @@ def test_python_in_300_mb(run, alloc):
 @pytest.mark.parametrize("kib", [100000, 300000, 1000000])
 def test_address_space(build, run, alloc, kib):
     main = build(HERE / "limits.c", "-O1", THREAD)
+    if repr(alloc) == "debug":
+        kib += 20000        # its records and redzones
     done = run([main, 2], alloc, preexec_fn=limit(resource.RLIMIT_AS, kib << 10))
     assert done.clean() == "within limits\n"
 
