@@ -334,6 +334,13 @@ recall(struct machine *m, struct cursor *c)
 		m->row = m->stack[--m->depth];
 }
 
+/* Modulo 2^64: tables that are no tables may say anything. */
+static int64_t
+scaled(uint64_t n, int64_t align)
+{
+	return (int64_t)(n * (uint64_t)align);
+}
+
 /* Instructions that say how to find a register. False: not one of them. */
 static bool
 run_register(struct machine *m, struct cursor *c, uint8_t op)
@@ -341,17 +348,17 @@ run_register(struct machine *m, struct cursor *c, uint8_t op)
 	int64_t align = m->fde->data_align;
 	uint64_t reg;
 	switch (op) {
-	case 0x05: reg = uleb(c); set_rule(m, reg, RULE_AT_CFA, (int64_t)uleb(c) * align); break;
+	case 0x05: reg = uleb(c); set_rule(m, reg, RULE_AT_CFA, scaled(uleb(c), align)); break;
 	case 0x06: restore_rule(m, uleb(c)); break;
 	case 0x07: set_rule(m, uleb(c), RULE_UNDEFINED, 0); break;
 	case 0x08: set_rule(m, uleb(c), RULE_SAME, 0); break;
 	case 0x09: reg = uleb(c); set_rule(m, reg, RULE_REG, (int64_t)uleb(c)); break;
 	case 0x10: set_expr(m, c, RULE_EXPR); break;
-	case 0x11: reg = uleb(c); set_rule(m, reg, RULE_AT_CFA, sleb(c) * align); break;
-	case 0x14: reg = uleb(c); set_rule(m, reg, RULE_VAL_CFA, (int64_t)uleb(c) * align); break;
-	case 0x15: reg = uleb(c); set_rule(m, reg, RULE_VAL_CFA, sleb(c) * align); break;
+	case 0x11: reg = uleb(c); set_rule(m, reg, RULE_AT_CFA, scaled((uint64_t)sleb(c), align)); break;
+	case 0x14: reg = uleb(c); set_rule(m, reg, RULE_VAL_CFA, scaled(uleb(c), align)); break;
+	case 0x15: reg = uleb(c); set_rule(m, reg, RULE_VAL_CFA, scaled((uint64_t)sleb(c), align)); break;
 	case 0x16: set_expr(m, c, RULE_VAL_EXPR); break;
-	case 0x2f: reg = uleb(c); set_rule(m, reg, RULE_AT_CFA, -(int64_t)uleb(c) * align); break;
+	case 0x2f: reg = uleb(c); set_rule(m, reg, RULE_AT_CFA, scaled(0 - uleb(c), align)); break;
 	default: return false;
 	}
 	return true;
@@ -381,8 +388,8 @@ run_extended(struct machine *m, struct cursor *c, uint8_t op)
 		m->row.cfa = (int64_t)c->at;
 		skip_block(c);
 		break;
-	case 0x12: reg = uleb(c); set_cfa(m, c, reg, sleb(c) * align); break;
-	case 0x13: m->row.cfa = sleb(c) * align; break;
+	case 0x12: reg = uleb(c); set_cfa(m, c, reg, scaled((uint64_t)sleb(c), align)); break;
+	case 0x13: m->row.cfa = scaled((uint64_t)sleb(c), align); break;
 	case 0x2d: break;                /* arm64: return address signed, see strip() */
 	case 0x2e: uleb(c); break;       /* size of pushed arguments */
 	default: c->bad = true; break;
@@ -401,7 +408,7 @@ run(struct machine *m, struct peek *k, uintptr_t code, uintptr_t end, uintptr_t 
 		switch (op & 0xc0) {
 		case 0x40: m->loc += low * m->fde->code_align; break;
 		case 0x80:
-			set_rule(m, low, RULE_AT_CFA, (int64_t)uleb(&c) * m->fde->data_align);
+			set_rule(m, low, RULE_AT_CFA, scaled(uleb(&c), m->fde->data_align));
 			break;
 		case 0xc0: restore_rule(m, low); break;
 		default: run_extended(m, &c, op); break;
