@@ -52,13 +52,13 @@ random_op(uint8_t *op, uint64_t *s)
 	}
 }
 
-static size_t
-insert(uint8_t *data, size_t n, size_t max, size_t at, const uint8_t *ops, size_t bytes)
+size_t
+sg_insert(uint8_t *data, size_t n, size_t max, size_t at, const void *what, size_t bytes)
 {
 	if (n + bytes > max)
 		return n;
 	memmove(data + at + bytes, data + at, n - at);
-	memcpy(data + at, ops, bytes);
+	memcpy(data + at, what, bytes);
 	return n + bytes;
 }
 
@@ -70,7 +70,7 @@ insert_random(uint8_t *data, size_t n, size_t max, size_t at, uint64_t *s)
 
 	for (size_t i = 0; i < k; i++)
 		random_op(op + i * OP, s);
-	return insert(data, n, max, at, op, k * OP);
+	return sg_insert(data, n, max, at, op, k * OP);
 }
 
 static size_t
@@ -85,7 +85,7 @@ repeat_block(uint8_t *data, size_t n, size_t max, size_t at, size_t to, uint64_t
 	if (draw(s) & 1)                /* the same, for other handles */
 		for (size_t i = 0, shift = below(s, 256); i < k; i++)
 			block[i * OP + 1] = (uint8_t)(block[i * OP + 1] + shift);
-	return insert(data, n, max, to, block, k * OP);
+	return sg_insert(data, n, max, to, block, k * OP);
 }
 
 static size_t

@@ -17,4 +17,7 @@ size_t sg_cross(const uint8_t *a, size_t na, const uint8_t *b, size_t nb, uint8_
 /* The same for the text of options. */
 size_t sg_mutate_text(uint8_t *data, size_t bytes, size_t max, uint64_t *random);
 
+/* Puts `bytes` of what in at `at` of n, if no more than max come of it; how many there are. */
+size_t sg_insert(uint8_t *data, size_t n, size_t max, size_t at, const void *what, size_t bytes);
+
 #endif

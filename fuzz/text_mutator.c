@@ -67,16 +67,6 @@ token(char *out, uint64_t *s)
 }
 
 static size_t
-insert(uint8_t *data, size_t n, size_t max, size_t at, const void *what, size_t bytes)
-{
-	if (n + bytes > max)
-		return n;
-	memmove(data + at + bytes, data + at, n - at);
-	memcpy(data + at, what, bytes);
-	return n + bytes;
-}
-
-static size_t
 change(uint8_t *data, size_t n, size_t max, uint64_t *s)
 {
 	char text[TOKEN_MAX];
@@ -90,15 +80,15 @@ change(uint8_t *data, size_t n, size_t max, uint64_t *s)
 		return n - len;
 	case 1:                         /* again, elsewhere */
 		memcpy(text, data + at, len);
-		return insert(data, n, max, below(s, n + 1), text, len);
+		return sg_insert(data, n, max, below(s, n + 1), text, len);
 	case 2:
 		if (at < n)
 			data[at] = (uint8_t)(below(s, 2) ? sg_random(s) : 32 + below(s, 95));
 		return n;
 	case 3:                         /* in place of what is at the start */
-		return insert(data, n, max, 0, text, number(text, s));
+		return sg_insert(data, n, max, 0, text, number(text, s));
 	default:
-		return insert(data, n, max, at, text, token(text, s));
+		return sg_insert(data, n, max, at, text, token(text, s));
 	}
 }
 
