@@ -35,19 +35,22 @@ ALLOCATORS = [
 
 
 def build():
+    """Each program takes its place whole: another who builds at the same time may be running the one before."""
     os.makedirs(OUT, exist_ok=True)
     here = f"{ROOT}/fuzz/users"
     store = [f"{here}/store.c", f"{here}/store_fuzz.c"]
+    fuzzer = ["-fsanitize=fuzzer", *store, "-lcjson"]
     quiet = {**os.environ, "AFL_QUIET": "1"}
-    for cmd in (
-        ["gcc", *WARN, "-o", f"{OUT}/bugs", f"{here}/bugs.c"],
-        ["clang", *WARN, "-fsanitize=fuzzer", "-o", f"{OUT}/store_lf", *store, "-lcjson"],
-        ["clang", *WARN, "-fsanitize=fuzzer", "-DSTORE_FIXED", "-o", f"{OUT}/store_lf_fixed", *store, "-lcjson"],
-        ["afl-clang-fast", *WARN, "-fsanitize=fuzzer", "-o", f"{OUT}/store_afl", *store, "-lcjson"],
-        ["afl-clang-fast", *WARN, "-fsanitize=fuzzer", "-DSTORE_FIXED", "-o", f"{OUT}/store_afl_fixed", *store,
-         "-lcjson"],
+    for name, compiler, args in (
+        ("bugs", "gcc", [f"{here}/bugs.c"]),
+        ("store_lf", "clang", fuzzer),
+        ("store_lf_fixed", "clang", ["-DSTORE_FIXED", *fuzzer]),
+        ("store_afl", "afl-clang-fast", fuzzer),
+        ("store_afl_fixed", "afl-clang-fast", ["-DSTORE_FIXED", *fuzzer]),
     ):
-        subprocess.run(cmd, check=True, env=quiet)
+        fresh = f"{OUT}/{name}.{os.getpid()}"
+        subprocess.run([compiler, *WARN, "-o", fresh, *args], check=True, env=quiet)
+        os.replace(fresh, f"{OUT}/{name}")
 
 
 def environment(lib, extra, variable="LD_PRELOAD"):

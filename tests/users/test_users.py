@@ -1,7 +1,7 @@
 """Other people's fuzz targets on top of spanguard: what doc/fuzzing-your-program.md says.
 
 The example is fuzz/users: a store on Debian's libcjson, built for AFL++ and libFuzzer
-with no sanitizer. With xdist its tests stay in one worker: they share one build.
+with no sanitizer.
 """
 import glob
 import os
@@ -15,8 +15,6 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "fuzz" / "users"))
 import compare  # noqa: E402
-
-pytestmark = pytest.mark.xdist_group("users")
 
 NOT_IN_THE_DIRECTION = {"underflow-read-1"}      # of a guard on the right
 
