@@ -12,6 +12,10 @@
  *
  *   | hdr, table of one | CIE, instructions of the first third | FDE, the rest |
  *
+ * CFI-RUN-1: what is read depends on the input alone. Lengths, offsets and expressions
+ * of an input lead anywhere: header, stack and registers stand at fixed addresses, and
+ * as far as 32 bits and a table reach from there is nothing that can be read.
+ *
  * mode: bit 0 version 3, bit 1 a signal frame, bit 2 a personality and an LSDA, bit 3
  * changes the headers, bit 4 wide encodings. knob: alignments, and where the pc is. */
 #define _GNU_SOURCE
@@ -19,7 +23,9 @@
 
 #include <alloca.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "callstack.h"
@@ -32,8 +38,30 @@ enum { TABLE_BYTES = 8192, STACK_WORDS = 512, PC_AT = 16384, PC_BYTES = 4096, CH
 static const struct sgf_language language = { .op = { "bytes" },
 	.knob = { "code alignment", "data alignment", "pc", "chain" } };
 
-static uint8_t table[PC_AT + PC_BYTES] ALIGNED(4096);
-static uint64_t stack_words[STACK_WORDS] ALIGNED(64);
+/* | 8 GiB nothing | table | 1 MiB nothing | stack | 8 GiB nothing | */
+#define TABLE_AT 0x200000000000u
+#define NOTHING_BYTES ((size_t)8 << 30)
+enum { STACK_AT = 1 << 20, STACK_BYTES = STACK_WORDS * 8 };
+
+static uint8_t *table;
+static uint64_t *stack_words;
+
+static void
+make_room(void)
+{
+	char *base = (char *)TABLE_AT;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+
+	if (table != NULL)
+		return;
+	if (mmap(base - NOTHING_BYTES, 2 * NOTHING_BYTES, PROT_NONE, flags, -1, 0) !=
+	        base - NOTHING_BYTES ||
+	    mprotect(base, PC_AT + PC_BYTES, PROT_READ | PROT_WRITE) != 0 ||
+	    mprotect(base + STACK_AT, STACK_BYTES, PROT_READ | PROT_WRITE) != 0)
+		abort();
+	table = (uint8_t *)base;
+	stack_words = (uint64_t *)(void *)(base + STACK_AT);
+}
 
 struct writer {
 	size_t at;
@@ -142,7 +170,7 @@ frame_at(uintptr_t pc)
 static bool
 in_stack(uintptr_t at)
 {
-	return at - (uintptr_t)stack_words <= sizeof(stack_words) - 8;
+	return at - (uintptr_t)stack_words <= STACK_BYTES - 8;
 }
 
 static uintptr_t
@@ -323,6 +351,7 @@ run(const uint8_t *data, size_t bytes)
 
 	sgf_read_header(data, bytes, &h);
 	n = n < 2048 ? n : 2048;
+	make_room();
 	for (size_t i = 0; i < STACK_WORDS; i++)
 		stack_words[i] = (uintptr_t)&stack_words[i * 7 % STACK_WORDS];
 	build(&h, code, n);

@@ -173,6 +173,7 @@ cie_read(struct peek *k, uintptr_t at, struct fde *out)
 	if (n != 0 && !out->augmented)
 		return false;
 	uint64_t aug_bytes = out->augmented ? uleb(&c) : 0;
+	c.bad |= aug_bytes > c.end - c.at;
 	out->cie_code = c.at + aug_bytes;
 	out->cie_code_end = c.end;
 	for (size_t i = 1; i < n; i++) {
@@ -186,7 +187,7 @@ cie_read(struct peek *k, uintptr_t at, struct fde *out)
 		default: i = n; break;  /* whatever follows may be skipped */
 		}
 	}
-	return !c.bad && out->cie_code <= out->cie_code_end;
+	return !c.bad;
 }
 
 static bool
