@@ -1,11 +1,20 @@
 /* root.c - see root.h. */
 #include "root.h"
 
+#include <elf.h>
 #include <string.h>
 
 #include "../include/spanguard.h"
 
 struct spanguard_root spanguard_root;
+
+static const struct {
+	Elf64_Nhdr header;
+	char name[sizeof(NOTE_NAME)];
+	struct spanguard_note_desc desc;
+} build_note __attribute__((section(NOTE_SECTION), used, aligned(8))) = {
+	{ sizeof(NOTE_NAME), sizeof(struct spanguard_note_desc), NOTE_BUILD }, NOTE_NAME,
+	{ SPANGUARD_LAYOUT, SPANGUARD_VERSION } };
 
 void
 root_publish(bool guards)

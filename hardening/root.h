@@ -16,6 +16,7 @@
 #include "../src/marena.h"
 #include "../src/mheap.h"
 #include "../src/mspan.h"
+#include "../src/options.h"       /* `spanguard run` passes them on: part of the number */
 
 /* The first three members are for a tool of any version: they stay as they are. */
 #define ROOT_MAGIC "spgroot2"
@@ -36,6 +37,17 @@ struct spanguard_root {
 };
 
 extern struct spanguard_root spanguard_root __attribute__((visibility("default")));
+
+/* The same two facts in the file, as an ELF note: for a tool before the library runs.
+ * Header and name are a multiple of 8, so that the description follows at once. */
+#define NOTE_SECTION ".note.spanguard"
+#define NOTE_NAME "spanguard\0\0"
+enum { NOTE_BUILD = 1 };
+
+struct spanguard_note_desc {
+	uint64_t layout;
+	char version[16];
+};
 
 /* After the rooms are up, with one thread running. */
 void root_publish(bool guards);

@@ -3,6 +3,7 @@
 #include "checks.h"
 
 #include <elf.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,7 +16,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "../include/spanguard.h"
 #include "../src/base.h"
+#include "remote.h"
 
 enum {
 	MADV_GUARD = 102,            /* MADV_GUARD_INSTALL, Linux 6.13 */
@@ -187,6 +190,24 @@ look_library(const struct subject *s, struct finding *f)
 		    "%s is on a file system mounted noexec", s->library);
 }
 
+/* Options, reports and memory of another build are not those that this command knows. */
+static void
+look_version(const struct subject *s, struct finding *f)
+{
+	static const char fix[] = "Use the library that was built with this command (SPANGUARD_LIB, "
+	    "--lib=FILE), or the command that was built with that library.";
+	if (!s->lib.is_elf)
+		return;
+	if (s->lib.version[0] == 0)
+		say(f, CHECK_REFUSE, fix, "the library %s does not say which spanguard it is, this "
+		    "command is version " SPANGUARD_VERSION " (layout %016" PRIx64 ")", s->library,
+		    remote_layout);
+	else if (s->lib.layout != remote_layout || strcmp(s->lib.version, SPANGUARD_VERSION) != 0)
+		say(f, CHECK_REFUSE, fix, "the library %s is version %s (layout %016" PRIx64
+		    "), this command is version " SPANGUARD_VERSION " (layout %016" PRIx64 ")",
+		    s->library, s->lib.version, s->lib.layout, remote_layout);
+}
+
 static void
 look_preload(const struct subject *s, struct finding *f)
 {
@@ -336,6 +357,7 @@ const struct check checks[] = {
 	    look_pools },
 	{ "debug info", true, "with it reports name files and lines", look_debug_info },
 	{ "library", false, "the library must exist and may be mapped as code", look_library },
+	{ "version", false, "library and command must be of one build", look_version },
 	{ "preload list", false, "of several allocators the first one counts", look_preload },
 	{ "guard pages", false, "guards as page-table markers cost no mapping (Linux 6.13)",
 	    look_guards },

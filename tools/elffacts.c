@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../src/base.h"
+#include "../hardening/root.h"
 
 static bool
 begins_with_one_of(const char *s, const char *const *list, size_t n)
@@ -90,12 +90,30 @@ read_build_id(Elf_Scn *scn, struct elf_facts *f)
 		snprintf(f->build_id + 2 * i, 3, "%02x", ((unsigned char *)d->d_buf)[desc + i]);
 }
 
+/* hardening/root.h: version and layout of libspanguard.so. */
+static void
+read_note(Elf_Scn *scn, struct elf_facts *f)
+{
+	struct spanguard_note_desc desc;
+	Elf_Data *d = elf_getdata(scn, NULL);
+	GElf_Nhdr n;
+	size_t name, at;
+	if (d == NULL || gelf_getnote(d, 0, &n, &name, &at) == 0 || n.n_type != NOTE_BUILD ||
+	    n.n_descsz != sizeof(desc))
+		return;
+	memcpy(&desc, (const char *)d->d_buf + at, sizeof(desc));
+	snprintf(f->version, sizeof(f->version), "%.*s", (int)sizeof(desc.version), desc.version);
+	f->layout = desc.layout;
+}
+
 static void
 read_named(Elf_Scn *scn, const char *name, struct elf_facts *f)
 {
 	f->has_debug_info |= strcmp(name, ".debug_info") == 0 || strcmp(name, ".zdebug_info") == 0;
 	if (strcmp(name, ".note.gnu.build-id") == 0)
 		read_build_id(scn, f);
+	if (strcmp(name, NOTE_SECTION) == 0)
+		read_note(scn, f);
 	if (strcmp(name, ".gnu_debuglink") == 0) {
 		Elf_Data *d = elf_getdata(scn, NULL);
 		if (d != NULL && d->d_size != 0)

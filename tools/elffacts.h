@@ -3,6 +3,7 @@
 #define SPANGUARD_ELFFACTS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct elf_facts {
 	bool is_elf;
@@ -18,6 +19,8 @@ struct elf_facts {
 	bool has_debug_info;     /* in itself */
 	char build_id[80];       /* hex, "" */
 	char debug_link[256];    /* .gnu_debuglink, "" */
+	char version[24];        /* of the spanguard in it, "" */
+	uint64_t layout;         /* the same, ci/layout */
 };
 
 struct elf_facts elf_facts(const char *path);

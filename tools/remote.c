@@ -15,6 +15,7 @@
 #include "../include/spanguard.h"
 
 _Static_assert(SPANGUARD_LAYOUT != 0, "the Makefile says what ci/layout says");
+const uint64_t remote_layout = SPANGUARD_LAYOUT;
 
 /* ---- memory ------------------------------------------------------------- */
 

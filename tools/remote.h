@@ -13,6 +13,9 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+/* Of this command, ci/layout. */
+extern const uint64_t remote_layout;
+
 struct remote {
 	pid_t pid;               /* 0: a core file */
 	Elf *core;

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 
 import pytest
@@ -212,18 +213,49 @@ def test_set_uid(spanguard, scratch):
     assert spanguard("sh", "-c", f"exec {program}").status == 1
 
 
-def test_a_library_that_has_no_effect(command, run, scratch):
-    """Another library of that name, and one that the loader cannot map: in both cases the
-    program runs to its end, and nobody but us says that it ran without protection."""
-    broken, source = scratch / "libspanguard.so", scratch / "empty.c"
-    source.write_text("int nothing;\n")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", broken, source], check=True)
+def test_a_library_of_another_build(command, run, scratch, library):
+    """Its version and layout are read from the file, before anything is started."""
+    other = scratch / "libspanguard.so"
+    whole = library.read_bytes()
+    at = whole.index(b"spanguard\0\0\0") + 12
+    layout, version = struct.unpack_from("<Q16s", whole, at)
+    version = version.rstrip(b"\0").decode()
+    mine = f"this command is version {version} (layout {layout:016x})"
+    for new, name in ((struct.pack("<Q", 0x1234) + whole[at + 8:at + 24], f"{version} (layout 0000000000001234)"),
+                      (whole[at:at + 8] + b"9.8.7".ljust(16, b"\0"), f"9.8.7 (layout {layout:016x})")):
+        other.write_bytes(whole[:at] + new + whole[at + 24:])
+        done = run([command, "--force", "sh", "-c", "echo started"], env={"SPANGUARD_LIB": str(other)})
+        assert done.status == 125 and done.out == "" and done.err.count("\n") == 2, done
+        assert f"the library {other} is version {name}, {mine}" in done.err, done
+    other.write_bytes(whole)
+    assert run([command, f"--lib={other}", "sh", "-c", "echo started"]).clean() == "started\n"
+    subprocess.run(["strip", other], check=True)
+    assert run([command, f"--lib={other}", "sh", "-c", "echo started"]).clean() == "started\n"
+    subprocess.run(["objcopy", "--remove-section=.note.spanguard", other], check=True)
+    done = run([command, f"--lib={other}", "sh", "-c", "echo started"])
+    assert done.status == 125 and done.out == "" and f"does not say which spanguard it is, {mine}" in done.err, done
+    done = run([command, "doctor"], env={"SPANGUARD_LIB": str(other)})
+    assert done.status == 125 and re.search(r"^FAIL  version +the library \S+ does not say", done.out, re.M), done
+
+
+def test_a_library_that_has_no_effect(command, run, scratch, library):
+    """Something else that says it is our library, and one that the loader cannot map: in both cases
+    the program runs to its end, and nobody but us says that it ran without protection."""
+    broken, source, note = scratch / "libspanguard.so", scratch / "empty.s", scratch / "note"
+    subprocess.run(["objcopy", "-O", "binary", "--only-section=.note.spanguard", library, note], check=True)
+    source.write_text(f'.section .note.spanguard, "a", @note\n.balign 8\n.incbin "{note}"\n'
+                      '.section .note.GNU-stack, "", @progbits\n')
+    subprocess.run(["gcc", "-shared", "-o", broken, source], check=True)
     done = run([command, "/bin/true"], env={"SPANGUARD_LIB": str(broken)})
     assert done.status == 125 and "the library did not get into the process" in done.err, done
     whole = broken.read_bytes()
-    broken.write_bytes(whole[:len(whole) // 4])
+    broken.write_bytes(whole[:54] + b"\0\0" + whole[56:])      # e_phentsize
     done = run([command, "sleep", "60"], env={"SPANGUARD_LIB": str(broken)}, timeout=50)
     assert done.status == 125 and "spanguard: cannot work with" in done.err, done
+    assert "the library did not get into the process" in done.err, done
+    broken.write_bytes(whole[:len(whole) // 4])
+    done = run([command, "sleep", "60"], env={"SPANGUARD_LIB": str(broken)}, timeout=50)
+    assert done.status == 125 and "does not say which spanguard it is" in done.err, done
 
 
 def test_a_loader_that_fails_keeps_its_status(spanguard, scratch):
@@ -279,7 +311,7 @@ def test_doctor(spanguard, build, run):
     done = spanguard("doctor", "/bin/ls")
     assert done.status == 0, done
     for row in ("dynamic", "privileges", "machine", "libc", "sanitizer", "own malloc", "sandbox", "pools", "debug info",
-                "library", "preload list", "guard pages", "address space", "core files", "ptrace", "overcommit",
+                "library", "version", "preload list", "guard pages", "address space", "core files", "ptrace", "overcommit",
                 "addresses", "seccomp", "AppArmor"):
         assert re.search(rf"^(ok   |note ) {row} ", done.out, re.M), (row, done.out)
     assert done.out.count("why: ") == done.out.count("fix: ") == len(re.findall("^note ", done.out, re.M))

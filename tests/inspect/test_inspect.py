@@ -214,21 +214,23 @@ def test_another_version_is_refused(command, build, scratch, magic, version):
             assert "built with that library" in done.stderr
 
 
-def layout_of(tree):
-    return subprocess.run([ROOT / "ci" / "layout", "gcc"], env={**os.environ, "ROOT": str(tree)}, check=True,
+def layout_of(tree, compiler="gcc"):
+    return subprocess.run([ROOT / "ci" / "layout", compiler], env={**os.environ, "ROOT": str(tree)}, check=True,
                           capture_output=True, text=True).stdout.strip()
 
 
 def test_layout_of_any_change(scratch):
-    """Every header that the tool reads memory by counts: fields, their order, constants, but not comments."""
+    """Every header that the tool reads memory by counts: fields, their order, constants,
+    options, but not comments; and nothing else does."""
     for part in ("src", "hardening", "include"):
         shutil.copytree(ROOT / part, scratch / part)
     seen = {layout_of(scratch)}
-    assert seen == {layout_of(ROOT)} and re.fullmatch(r"0x[0-9a-f]{16}", *seen)
+    assert seen == {layout_of(ROOT, compiler) for compiler in ("gcc", "clang", "musl-gcc")} and re.fullmatch(r"0x[0-9a-f]{16}", *seen)
     changes = [("src/mspan.h", r"(?m)^(struct mspan \{\n)", r"\1\tuint32_t fresh;\n"),
                ("src/mheap.h", r"size_t os_page_pages;", "uint64_t os_page_pages;"),
                ("hardening/sidetable.h", r"(\tuint32_t alloc_stack;.*\n)(\tuint32_t free_stack;\n)", r"\2\1"),
                ("hardening/guardspace.h", r"GUARD_GRANULE_PAGES = 2", "GUARD_GRANULE_PAGES = 4"),
+               ("src/options.def", r"OPTION\(stack_depth,", "OPTION(stack_deep,"),
                ("hardening/depot.h", r"DEPOT_HASH_BITS = ", "DEPOT_HASH_BITS = 1 + ")]
     for name, what, other in changes:
         path = scratch / name
