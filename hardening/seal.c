@@ -8,6 +8,7 @@
 #include "../src/persistentalloc.h"
 #include "../src/sys.h"
 #include "fault.h"
+#include "valgrind.h"
 
 /* Metadata with its guards, as far as it was made by now, and the arena map. */
 static void
@@ -30,5 +31,6 @@ seal_start(void)
 	sys_seal(&options, sizeof(options));
 	sys_seal(log, bytes);
 	fault_seal();
+	valgrind_seal();
 	keep_mappings();
 }

@@ -11,16 +11,28 @@
 #include "../src/persistentalloc.h"
 #include "../src/sys.h"
 
+enum { OS_PAGE_LEAST_BYTES = 4096 };
+
 /* What the options become; those that say where reports go are kept. */
 static const char adjusted[] = "mode=plain:records=1:mismatch=1:stack_depth=0:halt_on_error=0:"
     "randomize=1:sweep_share=100:scavenge=off";
 
-static bool on, ended;
+/* Does not change after the start (seal.h): who sets it turns the checks of free off. */
+static struct { bool on; } ALIGNED(OS_PAGE_LEAST_BYTES) fixed;
+static bool ended;
 
 bool
 valgrind_is_on(void)
 {
-	return on;
+	return fixed.on;
+}
+
+/* Where an OS page is longer, what else lies on it is not ours to seal. */
+void
+valgrind_seal(void)
+{
+	if (sys_page_bytes() == OS_PAGE_LEAST_BYTES)
+		sys_seal(&fixed, sizeof(fixed));
 }
 
 void
@@ -30,7 +42,7 @@ hook_options(void)
 	static char complaints[256];
 	struct print p;
 	/* other tools than Memcheck do not know this request */
-	if (!options.valgrind || VALGRIND_MAKE_MEM_DEFINED(&on, sizeof(on)) == 0)
+	if (!options.valgrind || VALGRIND_MAKE_MEM_DEFINED(&fixed.on, sizeof(fixed.on)) == 0)
 		return;
 	print_init(&p, complaints, sizeof(complaints));
 	options_parse(&plain, NULL, "valgrind", adjusted, &p);
@@ -38,7 +50,7 @@ hook_options(void)
 	plain.stats_at_exit = options.stats_at_exit;
 	__builtin_memcpy(plain.log, options.log, sizeof(plain.log));
 	options = plain;
-	on = true;
+	fixed.on = true;
 }
 
 /* The first slot of small ones counts as taken, for ever. */
@@ -69,7 +81,7 @@ valgrind_free(const void *p)
 bool
 hook_wrong_pointer(const void *p)
 {
-	if (!on)
+	if (!fixed.on)
 		return false;
 	valgrind_free(p);
 	return true;
@@ -105,7 +117,7 @@ void
 hook_valgrind_end(void)
 {
 	size_t guard = sys_page_bytes();        /* one at each end of a region */
-	if (!on)
+	if (!fixed.on)
 		return;
 	hide_copies((uintptr_t)&mheap_, (uintptr_t)(&mheap_ + 1));
 	const struct persistent_region *r = aptr_load_acquire(&mheap_.meta.regions);
@@ -119,7 +131,8 @@ hook_valgrind_end(void)
 bool
 hook_free_at_end(const void *p)
 {
-	if (ended)
+	bool keeps = fixed.on && ended;
+	if (keeps)
 		valgrind_free(p);
-	return ended;
+	return keeps;
 }

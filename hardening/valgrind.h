@@ -42,6 +42,7 @@ enum { VALGRIND_TAIL_BYTES = 16 };
 
 /* Under Memcheck, and it is to be told. */
 bool valgrind_is_on(void);
+void valgrind_seal(void);
 
 void valgrind_new_span(struct mspan *s);
 void valgrind_alloc(const void *p, size_t bytes, enum malloc_api api);

@@ -42,23 +42,42 @@ draw(void)
 	return chance;
 }
 
+static struct region library;
+
+static int
+find_library(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	if (strstr(info->dlpi_name, "libspanguard") == NULL)
+		return 0;
+	library.start = info->dlpi_addr;
+	for (size_t i = 0; i < info->dlpi_phnum; i++)
+		if (info->dlpi_phdr[i].p_type == PT_LOAD)
+			library.end = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr +
+			    info->dlpi_phdr[i].p_memsz;
+	return 1;
+}
+
+/* A mapping of its static data may go on with the memory of somebody else. */
+static void
+add_region(uintptr_t start, uintptr_t end)
+{
+	int ours = start >= library.start && start < library.end;
+	region[regions++] = (struct region){ start,
+	    ours && end > library.end ? library.end & ~(uintptr_t)7 : end, ours };
+}
+
 static void
 find_regions(void)
 {
 	char line[512], perms[8], name[256];
-	unsigned long start, end, before = 0;
-	int after_library = 0;
+	unsigned long start, end;
 	FILE *f = fopen("/proc/self/maps", "r");
+	dl_iterate_phdr(find_library, NULL);
 	while (fgets(line, sizeof(line), f) != NULL && regions < REGIONS) {
 		name[0] = 0;
 		sscanf(line, "%lx-%lx %7s %*s %*s %*s %255s", &start, &end, perms, name);
-		if (start != before)        /* sealed pages divide the static data */
-			after_library = 0;
 		if (strncmp(perms, "rw-p", 4) == 0 && name[0] == 0)
-			region[regions++] = (struct region){ start, end, after_library };
-		if (name[0] != 0)
-			after_library = strstr(name, "libspanguard") != NULL;
-		before = end;
+			add_region(start, end);
 	}
 	fclose(f);
 }
