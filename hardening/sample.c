@@ -558,9 +558,8 @@ trace_of(const struct sample_stack *s)
 }
 
 static bool
-object(uintptr_t addr, struct room_object *out)
+describe(const struct sample_slot *s, struct room_object *out)
 {
-	const struct sample_slot *s = slot_of(addr);
 	if (s == NULL || s->bytes == 0)
 		return false;
 	bool live = is_live(s);
@@ -571,6 +570,25 @@ object(uintptr_t addr, struct room_object *out)
 	if (!live)
 		out->freed = trace_of(&s->freed);
 	return true;
+}
+
+static bool
+object(uintptr_t addr, struct room_object *out)
+{
+	return describe(slot_of(addr), out);
+}
+
+/* The nearest that holds or held one: between them are only pages that fault. */
+static bool
+beside(uintptr_t addr, bool behind, struct room_object *out)
+{
+	const struct sample_slot *s = slot_of(addr);
+	if (s == NULL)
+		return false;
+	for (size_t i = (size_t)(s - pool.slots); behind ? ++i < SAMPLE_SLOTS : i-- > 0;)
+		if (describe(slot_at(i), out))
+			return true;
+	return false;
 }
 
 static bool
@@ -592,7 +610,8 @@ let_through(uintptr_t addr)
 }
 
 const struct fault_room sample_room = {
-	.claim = claims, .object = object, .go_on = go_on, .let_through = let_through,
+	.claim = claims, .object = object, .beside = beside, .go_on = go_on,
+	.let_through = let_through,
 };
 
 /* ---- checks, fork, figures ---------------------------------------------- */

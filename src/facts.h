@@ -74,7 +74,7 @@ struct neighbour_facts {
 	uintptr_t base;
 	size_t bytes;
 	enum slot_state state;
-	const char *api;                 /* as in struct room_object */
+	const char *what, *api;          /* as in struct room_object; none: it is a slot */
 	uint64_t serial;
 	const char *free_api;
 	int tid;                         /* who allocated it, 0: not kept */

@@ -7,8 +7,9 @@
  * names both neighbours, live or freed, and who allocated them.
  *
  * In a span they are the slots beside; at its ends, and of a large object, what lies
- * behind the guard page, if that is there. Of guarded objects a room knows them.
- * Sampled objects have none: those beside them are no relatives.
+ * behind the guard page, if that is there. Of guarded and sampled objects a room
+ * knows them; those beside a sampled one were not its neighbours in the program's
+ * eyes, but a pointer that ran out of one ends in another all the same.
  *
  * Frames are copied here, where a fault in corrupted records only costs the report
  * what the heap knows. Async-signal-safe, no lock, like all of facts.h. */
@@ -56,8 +57,8 @@ static void
 take_room_object(struct neighbour_facts *n, const struct room_object *o)
 {
 	*n = (struct neighbour_facts){ .known = true, .base = o->base, .bytes = o->bytes,
-		.state = o->live ? SLOT_LIVE : SLOT_FREED, .api = o->api, .serial = o->serial,
-		.free_api = o->live ? NULL : o->free_api };
+		.state = o->live ? SLOT_LIVE : SLOT_FREED, .what = o->api == NULL ? o->what : NULL,
+		.api = o->api, .serial = o->serial, .free_api = o->live ? NULL : o->free_api };
 	take_frames(n, &o->allocated);
 }
 

@@ -230,6 +230,8 @@ put_neighbour(struct print *p, const struct neighbour_facts *n, const char *side
 	json_addr(p, "base", n->base);
 	json_uint(p, "bytes", n->bytes);
 	json_str(p, "state", facts_state_name(n->state), 16);
+	if (n->what != NULL)
+		json_str(p, "what", n->what, 64);
 	if (n->api != NULL) {
 		json_str(p, "api", n->api, 64);
 		json_uint(p, "serial", n->serial);

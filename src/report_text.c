@@ -357,13 +357,17 @@ put_neighbour(struct print *p, const struct neighbour_facts *n, const char *side
 	print_str(p, side);
 	print_str(p, ": ");
 	print_dec(p, n->bytes);
-	print_str(p, n->api != NULL ? "-byte region" : "-byte slot");
+	print_str(p, n->api != NULL || n->what != NULL ? "-byte region" : "-byte slot");
 	put_range(p, n->base, n->base + n->bytes);
 	print_str(p, " (");
 	if (n->api != NULL) {
 		print_str(p, n->api);
 		print_str(p, ", allocation ");
 		print_dec(p, n->serial);
+		print_str(p, ", ");
+	}
+	if (n->what != NULL) {
+		print_str(p, n->what);
 		print_str(p, ", ");
 	}
 	print_str(p, facts_state_name(n->state));

@@ -286,6 +286,43 @@ test_claims(void **state)
 	}
 }
 
+/* The nearest slot that holds or held an object, and none at the ends. */
+static void
+test_beside(void **state)
+{
+	struct room_object o;
+	char *at[SAMPLE_SLOTS] = { 0 };
+	(void)state;
+	assert_false(sample_room.beside((uintptr_t)&o, true, &o));
+	start(1, false, 9);
+	for (size_t n = 0; n < 20; n++) {
+		char *p = get(100 + n);
+		at[slot_of((uintptr_t)p) - pool.slots] = p;
+	}
+	for (size_t i = 0; i < SAMPLE_SLOTS; i += 3)
+		if (at[i] != NULL)
+			drop(at[i]);
+	for (size_t i = 0; i < SAMPLE_SLOTS; i++) {
+		size_t before = i, behind = i;
+		if (at[i] == NULL)
+			continue;
+		do {
+			before--;
+		} while (before < SAMPLE_SLOTS && at[before] == NULL);
+		do {
+			behind++;
+		} while (behind < SAMPLE_SLOTS && at[behind] == NULL);
+		assert_int_equal(sample_room.beside((uintptr_t)at[i], false, &o), before < SAMPLE_SLOTS);
+		if (before < SAMPLE_SLOTS) {
+			assert_int_equal(o.base, (uintptr_t)at[before]);
+			assert_int_equal(o.live, before % 3 != 0);
+		}
+		assert_int_equal(sample_room.beside((uintptr_t)at[i] + 1, true, &o), behind < SAMPLE_SLOTS);
+		if (behind < SAMPLE_SLOTS)
+			assert_int_equal(o.base, (uintptr_t)at[behind]);
+	}
+}
+
 static bool
 stack_has(const struct room_trace *s, uintptr_t f)
 {
@@ -587,6 +624,7 @@ main(void)
 		cmocka_unit_test(test_reuse_is_random),
 		cmocka_unit_test(test_verdicts),
 		cmocka_unit_test(test_claims),
+		cmocka_unit_test(test_beside),
 		cmocka_unit_test(test_stacks),
 		cmocka_unit_test(test_slack),
 		cmocka_unit_test(test_slack_diff),

@@ -81,23 +81,27 @@ def test_changed_bytes(spanguard, bugs, scratch, reports):
 
 
 NEIGHBOUR = re.compile(r"^neighbour (before|behind): (\d+)-byte (region|slot) \[(0x[0-9a-f]+),0x[0-9a-f]+\) "
-                       r"\((?:(\w+), allocation (\d+), )?(live|freed|free)(?: by (\w+))?\)(, allocated here:)?$", re.M)
+                       r"\((?:(\w+), allocation (\d+), |(a sampled object), )?(live|freed|free)(?: by (\w+))?\)(, allocated here:)?$", re.M)
 
 
 def told_neighbours(text):
     """As JSON has them, but for stacks."""
     found = {}
-    for side, size, kind, base, api, serial, state, free_api, _ in NEIGHBOUR.findall(text):
+    for side, size, kind, base, api, serial, what, state, free_api, _ in NEIGHBOUR.findall(text):
         found[side] = {"base": base, "bytes": int(size), "state": state}
-        if kind == "region":
+        assert (kind == "region") == bool(api or what)
+        if what:
+            found[side]["what"] = what
+        elif kind == "region":
             found[side] |= {"api": api, "serial": int(serial)}
         if free_api:
             found[side]["free_api"] = free_api
     return found
 
 
-# mode, options of it, what a neighbour's size is
-ROWS = [("debug", ["--randomize=0"], 40, 64), ("guard", ["--guard-align=1"], 40, 8192), ("strict", ["--randomize=0"], 48, 48)]
+# mode, options of it, what a neighbour's size is, how far away (0: one knows not)
+ROWS = [("debug", ["--randomize=0"], 40, 64), ("guard", ["--guard-align=1"], 40, 8192), ("strict", ["--randomize=0"], 48, 48),
+        ("hardened", ["--sample=1"], 40, 0)]
 
 
 @pytest.mark.parametrize("mode, options, size, step", ROWS)
@@ -116,12 +120,13 @@ def test_neighbours(spanguard, bugs, scratch, reports, line, mode, options, size
         if at not in row:
             continue
         known += 1
-        assert n["state"] == row[at] and n["bytes"] == size and abs(at - base) == step, text
+        assert n["state"] == row[at] and n["bytes"] == size and step in (0, abs(at - base)), text
+        assert n.get("what") == ("a sampled object" if mode == "hardened" else None)
         if mode != "strict":
             made = [f["line"] for f in n["alloc"]["frames"] if f.get("file", "").endswith("bugs.c")]
             assert made[0] == line("kept" if row[at] == "live" else "released"), text
             assert len(n["alloc"]["frames"]) <= 3
-            assert n.get("free_api") == (None if row[at] == "live" else "free")
+            assert n.get("free_api") == (None if row[at] == "live" or mode == "hardened" else "free")
     assert known >= 1, text
 
 
