@@ -164,7 +164,7 @@ add_cache(struct mcache *c)
 		add("mcache.alloc.elem_bytes", &a->elem_bytes, 4, SG_COVERED);
 		add("mcache.alloc.order[]", a->order, a->n * sizeof(a->order[0]), SG_FACT);
 	}
-	add("mcache.pages.base", &c->pages.base, 8, SG_HINT);
+	add("mcache.pages.base", &c->pages.base, 8, c->pages.pages != 0 ? SG_POINTER : SG_HINT);
 	add("mcache.pages.pages", &c->pages.pages, 8, SG_COVERED);
 }
 

@@ -11,7 +11,8 @@
  * MCACHE-4  the lists' lengths are their counts
  * MCACHE-5  spans on the idle list are empty; idle_pages is the sum of theirs,
  *           idle_n their number by class
- * MCACHE-6  pages of the page cache are allocated in the page heap, in no span
+ * MCACHE-6  pages of the page cache are of one aligned block of 64, allocated in the
+ *           page heap, in no span and no other cache
  *
  * Idle spans are kept for the next refill of their class, up to a share of the
  * pages the cache owned of late (idle_share), oldest out first. Every

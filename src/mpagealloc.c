@@ -674,12 +674,24 @@ page_alloc_grow(struct page_alloc *p, uintptr_t base, size_t bytes)
 	return true;
 }
 
+static bool
+is_grown(const struct page_alloc *p, uintptr_t addr)
+{
+	return addr < ADDR_LIMIT && chunk_grown(p, chunk_index(addr));
+}
+
 bool
 page_alloc_is_free(const struct page_alloc *p, uintptr_t addr)
 {
-	if (addr >= ADDR_LIMIT || !chunk_grown(p, chunk_index(addr)))
-		return false;
-	return !page_bits_get(&chunk_of(p, chunk_index(addr))->alloc, chunk_page(addr));
+	return is_grown(p, addr) &&
+	    !page_bits_get(&chunk_of(p, chunk_index(addr))->alloc, chunk_page(addr));
+}
+
+bool
+page_alloc_is_used(const struct page_alloc *p, uintptr_t addr)
+{
+	return is_grown(p, addr) &&
+	    page_bits_get(&chunk_of(p, chunk_index(addr))->alloc, chunk_page(addr));
 }
 
 /* -- verify: nothing below uses the code above, but for bit access ------- */

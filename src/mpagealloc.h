@@ -117,8 +117,10 @@ void page_alloc_give64(struct page_alloc *p, uintptr_t base, uint64_t pages,
 size_t page_alloc_scavenge_begin(struct page_alloc *p, size_t max_pages, uintptr_t *addr);
 void page_alloc_scavenge_end(struct page_alloc *p, uintptr_t addr, size_t npages);
 
-/* The page that holds addr is grown and free. Any address may be asked. */
+/* The page that holds addr is grown and free, or handed out: of one that is not
+ * grown, neither. Any address may be asked. */
 bool page_alloc_is_free(const struct page_alloc *p, uintptr_t addr);
+bool page_alloc_is_used(const struct page_alloc *p, uintptr_t addr);
 
 /* Free pages that still cost memory: what a scavenger could give back. */
 static inline size_t

@@ -145,7 +145,7 @@ static void
 check_pages_allocated(struct pass *v, const struct mspan *s)
 {
 	for (size_t i = 0; i < s->npages; i++)
-		if (page_alloc_is_free(&v->h->pages, s->base + (i << PAGE_SHIFT))) {
+		if (!page_alloc_is_used(&v->h->pages, s->base + (i << PAGE_SHIFT))) {
 			fail(v, "MHEAP-2", s);
 			return;
 		}
@@ -154,7 +154,7 @@ check_pages_allocated(struct pass *v, const struct mspan *s)
 static void
 check_guard_page(struct pass *v, const struct mspan *s, uintptr_t at)
 {
-	check(v, arena_span_containing(at) == NULL && !page_alloc_is_free(&v->h->pages, at),
+	check(v, arena_span_containing(at) == NULL && page_alloc_is_used(&v->h->pages, at),
 	    "MSPAN-10", s);
 }
 
@@ -314,14 +314,19 @@ check_idle(struct pass *v, const struct mcache *c)
 	    memcmp(by_class, c->idle_n, sizeof(by_class)) == 0, "MCACHE-5", c);
 }
 
-/* Pages of a page cache are allocated, and of no span. */
+/* Pages of a page cache lie in one block, are allocated, and of no span, nor of a cache
+ * behind it in the list. */
 static void
 check_page_cache(struct pass *v, const struct mcache *c)
 {
+	check(v, c->pages.base % (PAGE_CACHE_PAGES * PAGE_SIZE) == 0, "MCACHE-6", c);
+	for (const struct mcache *o = c->next; o != NULL && c->pages.pages != 0; o = o->next)
+		check(v, o->pages.base != c->pages.base || (o->pages.pages & c->pages.pages) == 0,
+		    "MCACHE-6", c);
 	for (uint64_t bits = c->pages.pages; bits != 0; bits &= bits - 1) {
 		uintptr_t at = c->pages.base + ((uintptr_t)ctz64(bits) << PAGE_SHIFT);
 		const struct mspan *s = arena_of(at) != NULL ? arena_span_containing(at) : NULL;
-		check(v, arena_of(at) != NULL && s == NULL && !page_alloc_is_free(&v->h->pages, at),
+		check(v, arena_of(at) != NULL && s == NULL && page_alloc_is_used(&v->h->pages, at),
 		    "MCACHE-6", c);
 	}
 }

@@ -662,6 +662,14 @@ test_is_free(void **state)
 	assert_false(page_alloc_is_free(&heap, 0));
 	assert_false(page_alloc_is_free(&heap, ADDR_LIMIT));
 	assert_false(page_alloc_is_free(&heap, UINTPTR_MAX));
+	assert_true(page_alloc_is_used(&heap, base));
+	assert_true(page_alloc_is_used(&heap, base + 3 * PAGE_SIZE - 1));
+	assert_false(page_alloc_is_used(&heap, base + 3 * PAGE_SIZE));
+	assert_false(page_alloc_is_used(&heap, base + CHUNK_SIZE));
+	assert_false(page_alloc_is_used(&heap, base - 1));
+	assert_false(page_alloc_is_used(&heap, 0));
+	assert_false(page_alloc_is_used(&heap, ADDR_LIMIT));
+	assert_false(page_alloc_is_used(&heap, UINTPTR_MAX));
 	assert_false(page_alloc_alloc_at(&heap, 9 * GIB16, 1, &zeroed));
 	assert_int_equal(page_alloc_alloc(&heap, (size_t)1 << 35, &zeroed), 0);
 	assert_int_equal(page_alloc_alloc_aligned(&heap, 512, (size_t)1 << 35, &zeroed), 0);

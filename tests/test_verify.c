@@ -150,7 +150,7 @@ test_arena(void **state)
 	    a64_load_relaxed(&a->page_in_use[second / 64]) | (uint64_t)1 << (second % 64));
 	/* a bit where no span is, and pages of a cache that are another's */
 	plant_u64("ARENA-3", &a->page_in_use[ARENA_WORDS - 1], 1);
-	plant_u64("MCACHE-6", &me->pages.base, large->base - (large->base - me->pages.base) % 8192);
+	plant_u64("MCACHE-6", &me->pages.base, align_down(large->base, PAGE_CACHE_PAGES * PAGE_SIZE));
 	plant_u32("MCACHE-2", &me->alloc[current->span_class].elem_bytes, 1);
 	/* no bit at the first page: a span that no list knows of */
 	size_t first = arena_page_idx(large->base);
@@ -249,6 +249,26 @@ test_window(void **state)
 	plant_ptr("MCACHE-2", &s->owner, &mcache_none);
 	assert_null(me->alloc[40].span);
 	plant_u32("MCACHE-3", &me->alloc[40].n, 1);
+}
+
+static void
+test_page_caches(void **state)
+{
+	struct mcache *other = heap_new_cache();
+
+	(void)state;
+	heap_use(other);
+	take(48);
+	heap_use(me);
+	uint64_t both = me->pages.pages & other->pages.pages;
+	assert_true(both != 0 && me->pages.base != other->pages.base);
+	plant_u64("MCACHE-6", &me->pages.base, me->pages.base + 8);
+	plant_u64("MCACHE-6", &me->pages.base, me->pages.base + CHUNK_SIZE);    /* not grown */
+	plant_u64("MCACHE-6", &me->pages.base, other->pages.base);
+	plant_u64("MCACHE-6", &other->pages.base, me->pages.base);
+	heap_use(other);
+	heap_exit(other);
+	heap_use(me);
 }
 
 static void
@@ -440,6 +460,7 @@ main(void)
 		TEST(test_span_counts),
 		TEST(test_span_geometry),
 		TEST(test_window),
+		TEST(test_page_caches),
 		TEST(test_lists),
 		TEST(test_central),
 		TEST(test_heap_counts),
