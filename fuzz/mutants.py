@@ -5,7 +5,8 @@ replays the corpus, and fuzzes what survives that.
 usage: fuzz/mutants.py [--fuzz SECONDS] [--scratch SECONDS] [--ablate] [--apply-only]
                        [--from-scratch] [--only N,N] [--json FILE]
 
-  --fuzz SECONDS      for each survivor and harness at most that long (default 0: not)
+  --fuzz SECONDS      for each survivor and harness at most that long (default 0: not);
+                      of CPU, as all seconds of fuzzing, so that a busy machine is no excuse
   --scratch SECONDS   then each bug again, by fuzzing from an empty corpus: the harnesses
                       its patch names, at most that long each
   --from-scratch      no replay: the latter only, of --fuzz SECONDS
@@ -25,8 +26,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -191,6 +194,19 @@ def run(cmd, seconds, env=None, cwd=ROOT):
         return "timeout", (e.stdout or b"").decode(errors="replace")
 
 
+def fuzz_run(cmd, seconds):
+    """Status (None: the time is over), output, and seconds of CPU that it took."""
+    with tempfile.TemporaryFile() as out:
+        p = subprocess.Popen(["timeout", str(60 + 30 * seconds), "prlimit", f"--cpu={seconds}:{seconds + 5}", *cmd],
+                             stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
+        _, status, used = os.wait4(p.pid, 0)
+        p.returncode = os.waitstatus_to_exitcode(status)    # nobody else may wait for it
+        out.seek(0)
+        text = out.read().decode(errors="replace")
+    over = p.returncode in (0, 124, -signal.SIGXCPU)
+    return None if over else p.returncode, text, used.ru_utime + used.ru_stime
+
+
 def inputs(harness):
     return [p for p in (f"corpus/{harness}", f"corpus/regress/{harness}")
             if os.path.isdir(os.path.join(ROOT, p))]
@@ -245,6 +261,7 @@ def changed_lines(path):
 def fuzz(tree, touched, harnesses, seconds, from_scratch):
     # half of the time without sanitizers, which is several times as fast; they see what is
     # touched, and of H12 nothing
+    spent = 0.0
     for h, name in [(h, n) for n in ("edges", "libfuzzer") for h in harnesses if (h, n) !=
                     ("check", "libfuzzer")]:
         v = Variant(name)
@@ -252,12 +269,11 @@ def fuzz(tree, touched, harnesses, seconds, from_scratch):
         v.build(tree, touched, [os.path.join(v.dir, f"target_{h}.o")], exe)
         work = os.path.join(tree, "work_" + h)
         os.makedirs(work, exist_ok=True)
-        begin = time.time()
-        status, text = run([exe, f"-max_total_time={max(seconds // 2, 1)}", "-max_len=1040", "-timeout=10",
-                            f"-artifact_prefix={work}/", work, *([] if from_scratch else inputs(h))],
-                           seconds + 60)
-        if status != 0:
-            return (verdict(status, text), h, time.time() - begin)
+        status, text, took = fuzz_run([exe, "-max_len=1040", "-timeout=60", f"-artifact_prefix={work}/", work,
+                                       *([] if from_scratch else inputs(h))], max(seconds // 2, 1))
+        if status is not None:
+            return (verdict(status, text), h, spent + took)
+        spent += took
     return None
 
 

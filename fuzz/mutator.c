@@ -36,20 +36,31 @@ interesting(uint64_t *s)
 	return v + (uint32_t)below(s, 5) - 2;
 }
 
+/* Any number of bits is as likely as any other, or at an edge. */
+static uint32_t
+number(uint64_t *s)
+{
+	return draw(s) & 1 ? interesting(s) : (uint32_t)(draw(s) >> 32 >> below(s, 33));
+}
+
+/* Of the input's n bytes: of the same object as one of its ops, half of the time. */
 static void
-random_op(uint8_t *op, uint64_t *s)
+random_op(uint8_t *op, const uint8_t *data, size_t n, uint64_t *s)
 {
 	uint64_t a = draw(s), b = draw(s);
+	size_t nops = (n - HEAD) / OP;
+	uint32_t v = number(s);
 
 	memcpy(op, &a, OP);
 	op[0] &= 63;                    /* mostly one thread, a few others */
 	if ((b & 3) == 0)
 		op[0] |= (uint8_t)(b >> 8 & 3) << 6;
 	op[1] &= b & 4 ? 15 : 63;       /* few handles, so that they meet again */
-	if (b & 8) {
-		uint32_t v = b & 16 ? interesting(s) : (uint32_t)(b >> 32 & 4095);
-		memcpy(op + 4, &v, 4);
-	}
+	if ((b & 32) != 0 && nops != 0)
+		op[1] = data[HEAD + below(s, nops) * OP + 1];
+	if ((b & 64) != 0)              /* an offset, close to nothing */
+		op[3] = (uint8_t)((b >> 16 & 31) - 16);
+	memcpy(op + 4, &v, 4);
 }
 
 size_t
@@ -69,34 +80,8 @@ insert_random(uint8_t *data, size_t n, size_t max, size_t at, uint64_t *s)
 	size_t k = below(s, 4) + 1;
 
 	for (size_t i = 0; i < k; i++)
-		random_op(op + i * OP, s);
+		random_op(op + i * OP, data, n, s);
 	return sg_insert(data, n, max, at, op, k * OP);
-}
-
-static size_t
-repeat_block(uint8_t *data, size_t n, size_t max, size_t at, size_t to, uint64_t *s)
-{
-	uint8_t block[16 * OP];
-	size_t k = below(s, 16) + 1;
-
-	if (k * OP > n - at)
-		k = (n - at) / OP;
-	memcpy(block, data + at, k * OP);
-	if (draw(s) & 1)                /* the same, for other handles */
-		for (size_t i = 0, shift = below(s, 256); i < k; i++)
-			block[i * OP + 1] = (uint8_t)(block[i * OP + 1] + shift);
-	return sg_insert(data, n, max, to, block, k * OP);
-}
-
-static size_t
-cut_block(uint8_t *data, size_t n, size_t at, uint64_t *s)
-{
-	size_t k = (below(s, 4) == 0 ? below(s, 32) : below(s, 3)) + 1;
-
-	if (k * OP > n - at)
-		k = (n - at) / OP;
-	memmove(data + at, data + at + k * OP, n - at - k * OP);
-	return n - k * OP;
 }
 
 static void
@@ -122,7 +107,7 @@ change_field(uint8_t *op, uint64_t *s)
 		op[3] = draw(s) & 1 ? (uint8_t)draw(s) : (uint8_t)(below(s, 5) - 2);
 		break;
 	case 5:
-		imm = interesting(s);
+		imm = number(s);
 		break;
 	case 6:
 		imm += (uint32_t)below(s, 33) - 16;
@@ -131,6 +116,34 @@ change_field(uint8_t *op, uint64_t *s)
 		imm ^= (uint32_t)1 << below(s, 32);
 	}
 	memcpy(op + 4, &imm, 4);
+}
+
+static size_t
+repeat_block(uint8_t *data, size_t n, size_t max, size_t at, size_t to, uint64_t *s)
+{
+	uint8_t block[16 * OP];
+	size_t k = (below(s, 4) == 0 ? below(s, 16) : below(s, 3)) + 1;
+
+	if (k * OP > n - at)
+		k = (n - at) / OP;
+	memcpy(block, data + at, k * OP);
+	if (draw(s) & 1)                /* the same, for other handles */
+		for (size_t i = 0, shift = below(s, 256); i < k; i++)
+			block[i * OP + 1] = (uint8_t)(block[i * OP + 1] + shift);
+	if (draw(s) & 1)                /* once more, but for something */
+		change_field(block + below(s, k) * OP, s);
+	return sg_insert(data, n, max, to, block, k * OP);
+}
+
+static size_t
+cut_block(uint8_t *data, size_t n, size_t at, uint64_t *s)
+{
+	size_t k = (below(s, 4) == 0 ? below(s, 32) : below(s, 3)) + 1;
+
+	if (k * OP > n - at)
+		k = (n - at) / OP;
+	memmove(data + at, data + at + k * OP, n - at - k * OP);
+	return n - k * OP;
 }
 
 static size_t
@@ -166,6 +179,25 @@ mutate_ops(uint8_t *data, size_t n, size_t max, uint64_t *s)
 	}
 }
 
+/* The mode oftener than the rest, for it decides most. Small numbers are modes, and
+ * the first calls that fail. */
+static void
+change_header(uint8_t *data, uint64_t *s)
+{
+	size_t at = below(s, 4) == 0 ? 0 : below(s, HEAD);
+
+	switch (below(s, 4)) {
+	case 0:
+		data[at] ^= (uint8_t)(1u << below(s, 8));
+		break;
+	case 1:
+		data[at] = (uint8_t)below(s, 16);
+		break;
+	default:
+		data[at] = (uint8_t)draw(s);
+	}
+}
+
 size_t
 sg_mutate(uint8_t *data, size_t bytes, size_t max, uint64_t *random)
 {
@@ -182,7 +214,7 @@ sg_mutate(uint8_t *data, size_t bytes, size_t max, uint64_t *random)
 	bytes -= (bytes - HEAD) % OP;
 	for (size_t k = (size_t)1 << below(random, 4); k > 0; k--) {
 		if (below(random, 12) == 0)
-			data[below(random, HEAD)] = (uint8_t)draw(random);
+			change_header(data, random);
 		else
 			bytes = mutate_ops(data, bytes, max, random);
 	}

@@ -35,6 +35,7 @@ enum {
 	ERRNO_MARK = 77,
 	ZERO_WHOLE_BYTES = 1 << 14,
 	BURST_BYTES = (1 << 13) - 1,
+	METADATA_PIECE_BYTES = 1 << 14,
 };
 
 #define EASY_BYTES ((size_t)1 << 30)     /* up to here, memory is there */
@@ -779,6 +780,17 @@ burst_free(struct sg_prog *p, const struct sgf_op *op)
 		sg_prog_free(p, (uint8_t)(op->handle + (op->b & 1 ? n - 1 - i : i) * step));
 }
 
+/* What is left of the chunk at hand is taken: the next structure that is needed makes
+ * a call, which can fail. */
+static void
+use_up_metadata(void)
+{
+	struct persistent *m = &mheap_.meta;
+
+	for (size_t left; (left = m->end - align_up(m->at, 8)) != 0;)
+		persistent_alloc(m, left < METADATA_PIECE_BYTES ? left : METADATA_PIECE_BYTES, 8);
+}
+
 /* Not sys_used: it cannot fail on Linux, and of the tiers only the page allocator
  * is written for a system where it does (H2 makes it fail). */
 static void
@@ -786,6 +798,8 @@ fail_calls(struct sg_prog *p, const struct sgf_op *op)
 {
 	if (p->no_faults)
 		return;
+	if ((op->imm & 64) != 0)
+		use_up_metadata();
 	fake_sys_fail(op->a & ~(uint32_t)FAKE_SYS_USED, (op->imm & 63) + 1, (op->b & 1) != 0);
 	p->faults = true;
 }
