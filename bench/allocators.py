@@ -26,6 +26,7 @@ class Allocator:
     lib: str = ""
     env: dict = field(default_factory=dict)
     spanguard: bool = False
+    before: list = field(default_factory=list)        # words in front of the command
 
 
 def newest(patterns):

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What the debugging modes cost, beside Memcheck, AddressSanitizer and Electric Fence.
 
-    bench/debug.py [--runs 3] [--only glibc,debug] [--rows pairs,gcc] [--out FILE]
+    bench/debug.py [--runs 3] [--full] [--only glibc,debug] [--rows pairs,gcc] [--out FILE]
 
-The rows are those of rows.py, shorter, because Memcheck takes fifty times as long.
+The rows are those of rows.py, shorter, because Memcheck takes fifty times as long;
+with --full the real programs do the whole work of `make bench`, and only they run.
 Figures are the CPU time (user and system) and the peak resident set of the process,
 relative to glibc in the same run: the median of the ratios. CPU time, because the
 modes differ by factors and other processes on the machine do not enter into it.
@@ -52,15 +53,16 @@ class Column(allocators.Allocator):
     """How a row is run: what stands before the command, and from where."""
 
     def __init__(self, name, lib="", env=None, before=(), bin_dir=None):
-        super().__init__(name, lib, env or {})
-        self.before, self.bin_dir = list(before), bin_dir
+        super().__init__(name, lib, env or {}, before=list(before))
+        self.bin_dir = bin_dir
 
 
 class DebugBench(Bench):
-    def __init__(self, build_dir, timeout_s):
-        super().__init__(build_dir, True, timeout_s)
-        self.in_dir = os.path.join(build_dir, "debug-input")
-        os.makedirs(self.in_dir, exist_ok=True)
+    def __init__(self, build_dir, timeout_s, full):
+        super().__init__(build_dir, not full, timeout_s)
+        if not full:
+            self.in_dir = os.path.join(build_dir, "debug-input")
+            os.makedirs(self.in_dir, exist_ok=True)
         self.column = None
 
     def command(self, row):
@@ -106,11 +108,15 @@ def columns(library, build_dir):
     return found
 
 
-def rows():
-    for row in OURS:
+def rows(full):
+    for row in [] if full else OURS:
         row.quick = [row.command[0], *SCALED[row.name].split()]
         yield row
     for row in REAL:
+        if full:
+            if not row.missing():
+                yield row
+            continue
         row.quick_files = INPUTS.get(row.name, row.quick_files)
         if row.name == "python":
             row.quick = row.command[:-1] + ["2"]
@@ -119,10 +125,8 @@ def rows():
 
 
 def possible(row, column):
-    """A server is started by redis_row.py, which knows of preloading only."""
-    if row.server:
-        return not column.before and column.bin_dir is None and column.name != "efence"
-    return column.bin_dir is None or row in OURS
+    """Only our own programs are compiled again, and Electric Fence ends a server by its first mappings."""
+    return (column.bin_dir is None or row in OURS) and not (row.server and column.name == "efence")
 
 
 def measure_all(bench, chosen, chosen_rows, runs):
@@ -189,6 +193,7 @@ def main():
     repo = os.path.dirname(BENCH_DIR)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--full", action="store_true", help="real programs only, with the whole work of make bench")
     parser.add_argument("--only", default="", help="only these columns; glibc always")
     parser.add_argument("--rows", default="", help="only these rows")
     parser.add_argument("--timeout", type=int, default=300, metavar="S", help="limit of a single run")
@@ -196,12 +201,12 @@ def main():
     parser.add_argument("--out", default="", help="file for the table")
     args = parser.parse_args()
     library = os.environ.get("SPANGUARD_LIB", os.path.join(repo, "build", "libspanguard.so"))
-    bench = DebugBench(os.path.abspath(args.build), args.timeout)
+    bench = DebugBench(os.path.abspath(args.build), args.timeout, args.full)
     bench_run.build(bench.bin_dir)
     only, only_rows = args.only.split(",") if args.only else [], args.rows.split(",") if args.rows else []
     chosen = [c for c in columns(os.path.abspath(library), os.path.abspath(args.build))
               if not only or c.name in only or c.name == "glibc"]
-    chosen_rows = [r for r in rows() if not only_rows or r.name in only_rows]
+    chosen_rows = [r for r in rows(args.full) if not only_rows or r.name in only_rows]
     table = measure_all(bench, chosen, chosen_rows, args.runs)
     write(table, chosen, args.runs, args.out)
 

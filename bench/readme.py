@@ -7,6 +7,9 @@ each with its own date, so neither run has to wait for the other.
 import json
 import os
 
+from report import of_real_programs
+from rows import REAL
+
 BEGIN, END = "<!-- bench: begin, made by bench/run.py --readme -->", "<!-- bench: end -->"
 VERSIONED = {"jemalloc": "libjemalloc2", "mimalloc": "libmimalloc2.0", "tcmalloc": "libtcmalloc-minimal4",
              "scudo": "libclang-rt-19-dev"}
@@ -38,6 +41,9 @@ def table(result):
     lines = ["| | " + " | ".join(label(n, machine) for n in names) + " |", "|---" + "|---:" * len(names) + "|"]
     for text, key in rows:
         lines.append(f"| {text} | " + " | ".join(value(means[n].get(key)) for n in names) + " |")
+    for text, measure in (("time", "time"), ("peak RSS", "rss")):
+        real = [value(of_real_programs(result, n, measure)) for n in names]
+        lines.append(f"| {text}, the {len(REAL)} real programs | " + " | ".join(real) + " |")
     return lines
 
 

@@ -111,8 +111,9 @@ def run(bench, allocator, failure, sample):
             bound.add(name)
         socket_path = os.path.join(work, "s")
         errors = os.path.join(work, "errors")
-        command = [tool("redis-server"), "--port", "0", "--unixsocket", socket_path, "--save", "", "--appendonly", "no",
-                   "--jemalloc-bg-thread", "no", "--dir", work, "--logfile", os.path.join(work, "log")]
+        command = [*allocator.before, tool("redis-server"), "--port", "0", "--unixsocket", socket_path,
+                   "--save", "", "--appendonly", "no", "--jemalloc-bg-thread", "no", "--dir", work,
+                   "--logfile", os.path.join(work, "log")]
         with open(errors, "wb") as out:
             server = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         try:

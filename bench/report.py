@@ -12,6 +12,8 @@ import statistics
 import subprocess
 from datetime import datetime, timezone
 
+from rows import REAL
+
 SMALL_KIB = 4096   # below, peak RSS is mostly the C library and the program
 
 # What a mode is held to: (time, RSS, time of any single row).
@@ -85,6 +87,12 @@ def results(samples, rows, allocators, failed, machine):
     return {"geomean": means, "rows": table, "failed": sorted(" under ".join(f) for f in failed), "machine": machine}
 
 
+def of_real_programs(result, name, measure):
+    """The mean over the rows that are programs of others; None where one is missing."""
+    cells = [result["rows"].get(row.name, {}).get(name) for row in REAL]
+    return geometric_mean(c[measure] for c in cells) if all(cells) else None
+
+
 def rounded(value):
     return None if value is None else round(value, 4)
 
@@ -109,6 +117,8 @@ def table_of(result, measure, allocators, unit):
         lines.append(f"| {label} | {absolute} | " + " | ".join(texts) + " |")
     means = [ratio_text(result["geomean"][a][measure]) for a in others]
     lines.append("| **geometric mean** | | " + " | ".join(f"**{m}**" for m in means) + " |")
+    means = [ratio_text(of_real_programs(result, a, measure)) for a in others]
+    lines.append(f"| the {len(REAL)} real programs | | " + " | ".join(means) + " |")
     if measure == "rss":
         means = [ratio_text(result["geomean"][a]["rss_of_rows_from_4_mib"]) for a in others]
         lines.append("| without rows marked * | | " + " | ".join(means) + " |")

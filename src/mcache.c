@@ -600,7 +600,6 @@ release_class(struct mcache *c, unsigned spc)
 {
 	struct mcache_alloc *a = &c->alloc[spc];
 	struct mcentral *m = &c->heap->central[spc];
-	a->asked = a->drawn = 0;
 	if (a->span != NULL) {
 		mspan_return_window(a->span, a->order, a->n);
 		c->handed_out -= a->n;
@@ -644,9 +643,11 @@ empty_cache_locked(struct mcache *c)
 	c->tiny = 0;
 	c->peak_pages = 0;
 	release_idle(c);
-	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++)
+	for (unsigned spc = 0; spc < SPAN_CLASSES_ALL; spc++) {
+		c->alloc[spc].asked = c->alloc[spc].drawn = 0;
 		if (c->alloc[spc].span != NULL || c->full[spc].n + c->ready[spc].n != 0)
 			release_class(c, spc);
+	}
 	flush_pages(c);
 	take_notes(c);          /* passes on what came in meanwhile */
 }
