@@ -54,4 +54,7 @@ const struct die_info *sg_heap_try(void (*fn)(void *), void *arg);
 void sg_heap_verify(void);
 extern bool sg_verify_dies;
 
+/* Warnings that the allocator had for the user, until now. */
+extern unsigned sg_warnings;
+
 #endif

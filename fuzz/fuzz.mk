@@ -17,6 +17,9 @@
 HARNESSES = $(shell sed -n 's/^HARNESS(\([a-z0-9_]*\))$$/\1/p' fuzz/harnesses.def)
 FUZZ_TARGETS = $(filter-out $(FUZZ_OWN_LINK),$(HARNESSES))
 FUZZ_TIER_SRC = $(filter-out src/report.c src/sys_linux.c,$(TIER_SRC)) src/export_spanguard.c
+# what faces the process: over the process of fuzz/sim.c (H20); report.c by other names
+SIM_SRC = src/log.c src/print.c src/options.c src/procmap.c src/dynsym.c src/proc.c \
+	hardening/fault.c hardening/valgrind.c hardening/markreport.c hardening/profile.c src/peek.c src/facts.c
 FUZZ_SUPPORT_SRC = tests/fake_sys.c tests/fake_die.c tests/naive_pages.c
 FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/stable.c fuzz/afl_mutator.c fuzz/h13_real.c,$(wildcard fuzz/*.c))
 FUZZ_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
@@ -51,11 +54,17 @@ $(BUILD)/fuzz/$(1)/src/export_libc.o: src/export_libc.c fuzz/rename.h
 	@mkdir -p $$(@D)
 	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -Wno-missing-prototypes \
 		-include fuzz/rename.h -c $$< -o $$@
+$$(SIM_SRC:%.c=$(BUILD)/fuzz/$(1)/%.o): $(BUILD)/fuzz/$(1)/%.o: %.c fuzz/simlibc.h fuzz/sim.h
+	@mkdir -p $$(@D)
+	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -include fuzz/simlibc.h -c $$< -o $$@
+$(BUILD)/fuzz/$(1)/src/report.o: src/report.c fuzz/simreport.h fuzz/simlibc.h fuzz/sim.h
+	@mkdir -p $$(@D)
+	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -include fuzz/simreport.h -c $$< -o $$@
 $$(HARNESSES:%=$(BUILD)/fuzz/$(1)/target_%.o): $(BUILD)/fuzz/$(1)/target_%.o: fuzz/target.c
 	@mkdir -p $$(@D)
 	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -DSG_HARNESS=$$* -c $$< -o $$@
 FUZZ_OBJ_$(1) = $$(patsubst %.c,$(BUILD)/fuzz/$(1)/%.o,$$(FUZZ_SRC) $$(FUZZ_SUPPORT_SRC) \
-	$$(FUZZ_TIER_SRC) src/export_libc.c)
+	$$(FUZZ_TIER_SRC) src/export_libc.c src/report.c)
 $(BUILD)/fuzz/$(1)/sgfuzz: $(BUILD)/fuzz/$(1)/fuzz/sgfuzz.o $(BUILD)/fuzz/$(1)/fuzz/min.o $(BUILD)/fuzz/$(1)/fuzz/toc.o $(BUILD)/fuzz/$(1)/fuzz/stable.o $$(FUZZ_OBJ_$(1))
 	$$(FUZZ_CC_$(1)) $$(FUZZ_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lm
 -include $$(wildcard $(BUILD)/fuzz/$(1)/*.d $(BUILD)/fuzz/$(1)/*/*.d)

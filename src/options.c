@@ -681,10 +681,21 @@ end_process(void)
 		syscall(SYS_exit_group, 2);
 }
 
+static bool done;
+
+void
+options_forget(void)
+{
+	done = false;
+	for (size_t i = 0; i < ARRAY_LEN(env_vars); i++) {
+		memset(env_vars[i].value, 0, sizeof(env_vars[i].value));
+		env_vars[i].found = env_vars[i].too_long = false;
+	}
+}
+
 void
 options_init(void)
 {
-	static bool done;
 	int saved = errno;
 	struct print out;
 	if (done)

@@ -59,6 +59,8 @@ extern struct options options;
 /* Fills in `options` from the environment. Idempotent; the first call is made
  * by one thread. errno is kept. */
 void options_init(void);
+/* Test builds: the next call reads the environment again. */
+void options_forget(void);
 
 /* One NAME=VALUE:NAME=VALUE text over *o, which gets defaults and the preset of
  * the mode first. Complaints, one line each and beginning with `source`, go to

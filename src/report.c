@@ -68,6 +68,17 @@ static struct {
 } rep;
 
 static atomic_u64 owner;     /* pid << 32 | tid, 0: nobody */
+static unsigned second_errors;
+static atomic_u64 told[PLACES_MAX];     /* REPORT-4 */
+
+void
+report_forget(void)
+{
+	memset(&rep, 0, sizeof(rep));
+	memset(told, 0, sizeof(told));
+	second_errors = 0;
+	a64_store_relaxed(&owner, 0);
+}
 
 static uint32_t
 own_pid(void)
@@ -125,17 +136,16 @@ put_second_error(struct print *p, const struct die_info *info)
 static _Noreturn void
 second_error(const struct die_info *info)
 {
-	static unsigned errors;
 	if (rep.asks_heap) {
 		rep.asks_heap = false;
 		longjmp(rep.without_heap, 1);
 	}
-	if (errors++ == 0) {
+	if (second_errors++ == 0) {
 		if (rep.out.buf == NULL)
 			print_init(&rep.out, rep.buf, sizeof(rep.buf));
 		put_second_error(&rep.out, info);
 		log_write(&rep.out);
-	} else if (errors == 2) {
+	} else if (second_errors == 2) {
 		print_init(&rep.out, rep.buf, sizeof(rep.buf));
 		put_second_error(&rep.out, info);
 		print_write(2, rep.buf, rep.out.len);
@@ -269,7 +279,6 @@ report_and_abort(const struct die_info *given, uintptr_t caller)
 static bool
 is_new_place(const struct die_info *info)
 {
-	static atomic_u64 told[PLACES_MAX];
 	uintptr_t pcs[PLACE_FRAMES];
 	size_t n = callstack(NULL, NULL, pcs, PLACE_FRAMES);
 	uint64_t h = info->code;

@@ -45,4 +45,7 @@ void report_leak_json(const struct leak_facts *leak);
  * not end the process. errno is kept. */
 void report_warn(const char *first, ...) __attribute__((sentinel));
 
+/* Test builds: nothing was reported yet. */
+void report_forget(void);
+
 #endif

@@ -1,0 +1,70 @@
+/* h20_process.c - H20: the process around the allocator, over the simulated one of
+ * sim.c. Each op is one thing that happens, and has a model of its own:
+ *
+ *   process_log.c      texts: log, JSON, channel, descriptor of another, writes that fail
+ *   process_words.c    JSON, numbers, options of the environment, functions by name
+ *   process_fault.c    SIGSEGV, and the handler that was there before
+ *   process_report.c   reports, and errors in the middle of them
+ *
+ * An op's code says which by its upper bits; handle, a, b and imm are its own. */
+#include "process.h"
+
+#include <string.h>
+
+#include "log.h"
+
+enum { OPS_MOST = 24 };
+
+const struct process_op process_ops[PROCESS_OPS] = {
+	{ process_log_to, false }, { process_channel, false }, { process_answer, false },
+	{ process_files, false }, { process_write, false }, { process_json, false },
+	{ process_print, false }, { process_symbols, false }, { process_env, false },
+	{ process_earlier, true }, { process_fault, true }, { process_report, true },
+};
+
+#define FOUR(name) name, name, name, name
+static const struct sgf_language language = {
+	.op = { FOUR("to"), FOUR("channel"), FOUR("answer"), FOUR("files"), FOUR("write"), FOUR("json"),
+		FOUR("print"), FOUR("symbols"), FOUR("env"), FOUR("earlier"), FOUR("fault"), FOUR("report") },
+};
+
+static void
+start_heap(const struct sgf_header *h)
+{
+	struct sg_heap_config config;
+
+	sg_heap_config(h, &config);
+	sg_heap_start(&config);
+	process_fault_start();
+	process_report_start();
+}
+
+static int
+run(const uint8_t *data, size_t bytes)
+{
+	struct sgf_header h;
+	struct sgf_op op;
+	size_t n = sgf_ops(bytes);
+	bool heap = false;
+
+	sgf_read_header(data, bytes, &h);
+	sim_start();
+	process_log_start();
+	for (size_t i = 0; i < n && i < OPS_MOST; i++) {
+		sgf_read_op(data, bytes, i, &op);
+		const struct process_op *what = &process_ops[op.code / 4];
+		sg_at.op = (long)i;
+		sg_at.op_name = language.op[op.code];
+		if (what->run == NULL)
+			continue;
+		if (what->heap && !heap)
+			start_heap(&h);
+		heap |= what->heap;
+		what->run(&op);
+	}
+	sim_stop();
+	log_set_path("/dev/null");
+	return 0;
+}
+
+const struct sg_harness sg_h_process = { "process", &language, run };
