@@ -135,19 +135,34 @@ sg_heap_forget(void)
 }
 
 void
-sg_heap_start(const struct sg_heap_config *config)
+sg_heap_boot(const struct fake_sys_config *sys, void (*start)(void))
+{
+	sg_heap_forget();
+	heap_there = true;
+	fake_sys_reset(sys);
+	memset(threads, 0, sizeof(threads));
+	start();
+}
+
+static const struct options *wanted;
+
+static void
+make_heap(void)
 {
 	struct mheap_config heap;
 
-	sg_heap_forget();
-	heap_there = true;
-	fake_sys_reset(&config->sys);
-	memset(threads, 0, sizeof(threads));
-	options = config->options;
+	options = *wanted;
 	proc_heap_config(&heap);
 	mheap_init(&mheap_, &heap);
 	hooks_init(&mheap_);
 	hooks_start_sampling();
+}
+
+void
+sg_heap_start(const struct sg_heap_config *config)
+{
+	wanted = &config->options;
+	sg_heap_boot(&config->sys, make_heap);
 }
 
 /* Before the first input, so that all inputs find the same: a heap with every room on

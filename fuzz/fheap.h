@@ -35,6 +35,8 @@ unsigned sg_mode_of(const struct sgf_header *h);
 void sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out);
 
 void sg_heap_start(const struct sg_heap_config *config);
+/* ... by the start of a process: `start` makes what mallocinit makes. */
+void sg_heap_boot(const struct fake_sys_config *sys, void (*start)(void));
 void sg_heap_forget(void);
 struct mcache *sg_heap_use(unsigned t);      /* NULL: no memory for a cache */
 void sg_heap_nobody(void);                   /* a thread past its end */

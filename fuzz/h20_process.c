@@ -5,6 +5,7 @@
  *   process_words.c    JSON, numbers, options of the environment, functions by name
  *   process_fault.c    SIGSEGV, and the handler that was there before
  *   process_report.c   reports, and errors in the middle of them
+ *   process_life.c     start, threads that come and go, fork, the scavenger, the end
  *
  * An op's code says which by its upper bits; handle, a, b and imm are its own. */
 #include "process.h"
@@ -20,12 +21,14 @@ const struct process_op process_ops[PROCESS_OPS] = {
 	{ process_files, false }, { process_write, false }, { process_json, false },
 	{ process_print, false }, { process_symbols, false }, { process_env, false },
 	{ process_earlier, true }, { process_fault, true }, { process_report, true },
+	{ process_boot, true }, { process_thread, true }, { process_fork, true }, { process_end, true },
 };
 
 #define FOUR(name) name, name, name, name
 static const struct sgf_language language = {
 	.op = { FOUR("to"), FOUR("channel"), FOUR("answer"), FOUR("files"), FOUR("write"), FOUR("json"),
-		FOUR("print"), FOUR("symbols"), FOUR("env"), FOUR("earlier"), FOUR("fault"), FOUR("report") },
+		FOUR("print"), FOUR("symbols"), FOUR("env"), FOUR("earlier"), FOUR("fault"), FOUR("report"),
+		FOUR("boot"), FOUR("thread"), FOUR("fork"), FOUR("end") },
 };
 
 static void
@@ -37,6 +40,7 @@ start_heap(const struct sgf_header *h)
 	sg_heap_start(&config);
 	process_fault_start();
 	process_report_start();
+	process_life_start(h);
 }
 
 static int
@@ -62,6 +66,8 @@ run(const uint8_t *data, size_t bytes)
 		heap |= what->heap;
 		what->run(&op);
 	}
+	if (heap)
+		process_life_stop();
 	sim_stop();
 	log_set_path("/dev/null");
 	return 0;

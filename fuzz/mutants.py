@@ -98,6 +98,7 @@ class Variant:
         self.dir = os.path.join(ROOT, "build", "fuzz", name)
         flags = make(f"fuzz-flags-{name}").split("\n")
         self.compile, self.link, self.libs = flags[0], flags[1], flags[2]
+        self.simulated = sched_var("SIM_SRC")
 
     def objects(self, main):
         return [os.path.join(ROOT, o) for o in make(f"fuzz-objects-{self.name}").split()] + main
@@ -120,8 +121,10 @@ class Variant:
             src = os.path.relpath(o, self.dir)[:-2] + ".c"
             new = os.path.join(tree, self.name, src[:-2].replace("/", "_") + ".o")
             os.makedirs(os.path.dirname(new), exist_ok=True)
-            extra = "-Wno-missing-prototypes -include fuzz/rename.h" \
-                if src == "src/export_libc.c" else ""
+            extra = {"src/export_libc.c": "-Wno-missing-prototypes -include fuzz/rename.h",
+                     "src/report.c": "-include fuzz/simreport.h"}.get(src, "")
+            if src in self.simulated:
+                extra = "-include fuzz/simlibc.h"
             extra += f" -DSG_HARNESS={src[7:-2]} fuzz/target.c" if src.startswith("target_") \
                 else f" {src}"
             subprocess.run(f"{self.compile} -w {extra} -c -o {shlex.quote(new)}", shell=True, cwd=tree,

@@ -34,8 +34,17 @@ void process_env(const struct sgf_op *op);
 
 /* process_fault.c: the handler of SIGSEGV and who was there before */
 void process_fault_start(void);
+bool process_fault_ours(void);
 void process_earlier(const struct sgf_op *op);
 void process_fault(const struct sgf_op *op);
+
+/* process_life.c: start, threads, fork, the scavenger's thread, the end */
+void process_life_start(const struct sgf_header *h);
+void process_life_stop(void);
+void process_boot(const struct sgf_op *op);
+void process_thread(const struct sgf_op *op);
+void process_fork(const struct sgf_op *op);
+void process_end(const struct sgf_op *op);
 
 /* process_report.c: die() and its kin, of src/report.c */
 void process_report_start(void);

@@ -13,6 +13,7 @@
 #include <ucontext.h>
 
 #include "fake_die.h"
+#include "lock.h"
 #include "report.h"
 
 #include "../hardening/fault.h"
@@ -118,26 +119,16 @@ add_room(void *room)
 	fault_add_room(room);
 }
 
-static void make_code(void);
-
 void
 process_fault_start(void)
 {
-	static bool done;
-
 	memset(&g, 0, sizeof(g));
-	if (!done) {
-		make_code();
-		/* the table of rooms is full from here on */
-		bool full = fake_die_caught(add_room, (void *)(uintptr_t)&room_dies) ||
-		    fake_die_caught(add_room, (void *)(uintptr_t)&room_asks);
-		SG_CHECK(MODEL, !full, "no place for two more rooms");
-		for (size_t i = 0; i < ARRAY_LEN(fill) && !full; i++) {
-			fill[i].claim = claims_nothing;
-			full = fake_die_caught(add_room, &fill[i]);
-		}
-	}
-	done = true;
+}
+
+bool
+process_fault_ours(void)
+{
+	return g.ours;
 }
 
 /* ---- who was there before ---- */
@@ -271,6 +262,36 @@ make_code(void)
 	p[4094] = 0x8b;
 	p[4095] = 0x07;
 	g_code = p + 4094;
+}
+
+static struct mutex contended = MUTEX_INIT(LOCK_NONE);
+
+static bool
+give_up(void)
+{
+	mutex_reset(&contended);
+	return true;
+}
+
+/* Before the first input, and behind fheap.c's: our rooms, and others until the table is
+ * full; a lock that is waited for, which asks how many processors there are. */
+__attribute__((constructor)) static void
+warm_up(void)
+{
+	bool full = fake_die_caught(add_room, (void *)(uintptr_t)&room_dies) ||
+	    fake_die_caught(add_room, (void *)(uintptr_t)&room_asks);
+
+	SG_CHECK(MODEL, !full, "no place for two more rooms");
+	for (size_t i = 0; i < ARRAY_LEN(fill) && !full; i++) {
+		fill[i].claim = claims_nothing;
+		full = fake_die_caught(add_room, &fill[i]);
+	}
+	make_code();
+	mutex_orphaned = give_up;
+	a32_store_relaxed(&contended.state, 1);
+	mutex_lock(&contended);
+	mutex_unlock(&contended);
+	mutex_orphaned = NULL;
 }
 
 static void

@@ -381,8 +381,10 @@ process_report(const struct sgf_op *op)
 	struct die_access access = { .known = true, .pc = (uintptr_t)&process_report, .sp = 1, .bp = 2 };
 	unsigned place = op->imm >> 20 & 1 ? 0 : (op->imm >> 21) % PLACES;
 
-	if (!files_ready(op->imm >> 24 & 1))
+	if (!files_ready(op->imm >> 24 & 1)) {
+		process_log_start();
 		return;
+	}
 	options.halt_on_error = op->imm >> 25 & 1;
 	info.access = info.code >= DIE_USE_AFTER_FREE && info.code <= DIE_ZERO_SIZE &&
 	    info.code != DIE_UNDERFLOW_SEEN ? &access : NULL;

@@ -421,5 +421,6 @@ process_env(const struct sgf_op *op)
 	options_init();                /* the second call does nothing */
 	options_forget();
 	options = saved;
+	sim.auxval_secure = 0;
 	process_log_start();
 }

@@ -17,6 +17,7 @@
 
 #include "fake_sys.h"
 #include "harness.h"
+#include "../hardening/hooks.h"
 
 enum { STDERR_FILE, CHANNEL_FILE, FIRST_FILES };
 
@@ -476,6 +477,43 @@ sim_on_exit(void (*fn)(int status, void *arg), void *arg)
 	sim.at_exit = fn;
 	sim.at_exit_arg = arg;
 	return 0;
+}
+
+int
+sim_gettid(void)
+{
+	return sim.on ? sim.tid : sys_gettid();
+}
+
+bool
+sim_wipe_on_fork(void *p, size_t bytes)
+{
+	if (!sim.on)
+		return sys_wipe_on_fork(p, bytes);
+	sim.wiped = sim.no_wipe ? NULL : p;
+	return !sim.no_wipe;
+}
+
+int
+sim_leak_check(bool delta)
+{
+	if (!sim.on)
+		return hook_leak_check(delta);
+	sim.leak_checks++;
+	return sim.lost;
+}
+
+void
+sim_leak_from_signal(bool delta, int pid, int fd)
+{
+	if (!sim.on) {
+		hook_leak_from_signal(delta, pid, fd);
+		return;
+	}
+	sim.leak_asked++;
+	sim.asked_delta = delta;
+	sim.asked_pid = pid;
+	sim.asked_fd = fd;
 }
 
 /* ---- what the loader and Valgrind say ---- */

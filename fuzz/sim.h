@@ -66,7 +66,7 @@ struct sim {
 	/* threads, fork and the end */
 	void (*key_destroyed)(void *value);
 	void *specific;
-	bool no_specific, no_key, no_thread;
+	bool no_specific, no_key, no_thread, no_wipe;
 	void (*prepare)(void), (*parent)(void), (*child)(void);
 	void *(*thread)(void *arg);
 	uint64_t thread_mask;      /* with which it began */
@@ -78,6 +78,11 @@ struct sim {
 	jmp_buf *end;
 	int ended;                 /* a signal, or SIM_STATUS + status */
 	bool at_once;              /* ... by _exit */
+	uint32_t *wiped;           /* the word that is 0 in a child */
+	int lost;                  /* what a leak check says */
+	unsigned leak_checks, leak_asked;
+	int asked_pid, asked_fd;
+	bool asked_delta;
 	/* in the middle of a call: the n-th from now on */
 	uint64_t inject_at;
 	void (*inject)(void);
@@ -121,6 +126,10 @@ int sim_yield(void);
 unsigned long sim_auxval(unsigned long what);
 int sim_iterate_phdr(int (*fn)(struct dl_phdr_info *info, size_t bytes, void *arg), void *arg);
 int sim_on_exit(void (*fn)(int status, void *arg), void *arg);
+int sim_gettid(void);
+bool sim_wipe_on_fork(void *p, size_t bytes);
+int sim_leak_check(bool delta);
+void sim_leak_from_signal(bool delta, int pid, int fd);
 _Noreturn void sim_exit(int status);
 _Noreturn void sim_exit_at_once(int status);
 unsigned long sim_client_request(unsigned long fallback, unsigned long request, unsigned long a,

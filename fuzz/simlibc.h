@@ -41,6 +41,10 @@
 #define exit(status) sim_exit(status)
 #define _exit(status) sim_exit_at_once(status)
 #define environ sim_environ
+#define sys_gettid sim_gettid
+#define sys_wipe_on_fork sim_wipe_on_fork
+#define hook_leak_check sim_leak_check
+#define hook_leak_from_signal sim_leak_from_signal
 
 #undef VALGRIND_DO_CLIENT_REQUEST_EXPR
 #define VALGRIND_DO_CLIENT_REQUEST_EXPR(fallback, request, a, b, c, d, e)                  \

@@ -23,6 +23,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,6 +66,12 @@ static atomic_u32 *fork_word;    /* see child_without_handlers */
 static bool constructed;
 static bool exit_key_made;
 static pthread_key_t exit_key;
+
+/* See say_last_words. */
+static struct {
+	unsigned expected, called;
+	int status;
+} last_words;
 
 /* ---- start ---- */
 
@@ -252,8 +259,18 @@ proc_reset(void)
 {
 	aptr_store_relaxed(&shared_cache, NULL);
 	early_cache = NULL;
+	fork_word = NULL;
+	mutex_orphaned = NULL;
 	thread_state.gone = false;
 	tls_set(NULL);
+}
+
+void
+proc_forget_start(void)
+{
+	a32_store_release(&initialised, 0);
+	constructed = exit_key_made = false;
+	memset(&last_words, 0, sizeof(last_words));
 }
 
 /* ---- fork ---- */
@@ -525,11 +542,6 @@ install_verify_signal(void)
  * that the status of the last one counts, and still flushes the streams. */
 int on_exit(void (*fn)(int status, void *arg), void *arg) __attribute__((weak));
 
-static struct {
-	unsigned expected, called;
-	int status;
-} last_words;
-
 static void
 say_last_words(void)
 {
@@ -551,7 +563,7 @@ on_process_exit(int status, void *arg)
 	say_last_words();
 }
 
-__attribute__((constructor(101))) static void
+__attribute__((constructor(101))) void
 proc_start(void)
 {
 	mallocinit();
@@ -577,7 +589,7 @@ proc_start(void)
 }
 
 /* Runs after the program's own atexit functions and destructors. */
-__attribute__((destructor(101))) static void
+__attribute__((destructor(101))) void
 proc_end(void)
 {
 	struct mcache *c = mcache_self();

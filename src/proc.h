@@ -30,6 +30,12 @@ void proc_heap_config(struct mheap_config *out);
  * the heap stays locked for FORK_WAIT_NS: then child_without_handlers is all there is. */
 int proc_fork(int (*bare)(void));
 
+/* Constructor and destructor. Test builds call them again, after proc_forget_start,
+ * which makes the next mallocinit the first. */
+void proc_start(void);
+void proc_end(void);
+void proc_forget_start(void);
+
 /* Test builds: no thread has a cache any more, with mheap_reset and mcache_reset.
  * One thread runs. */
 void proc_reset(void);

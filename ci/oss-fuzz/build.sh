@@ -18,12 +18,16 @@ compile() { # SOURCE OBJECT FLAGS...
 	mkdir -p "$(dirname "$object")"
 	$CC $CFLAGS "${flags[@]}" "$@" -c "$source" -o "$object"
 }
+simulated=" $(list SIM_SRC) "
 for source in $(list FUZZ_TIER_SRC) $(list FUZZ_SUPPORT_SRC) $(list FUZZ_SRC); do
-	compile "$source" "${source%.c}.o"
+	include=()
+	[[ $simulated != *" $source "* ]] || include=(-include fuzz/simlibc.h)
+	compile "$source" "${source%.c}.o" "${include[@]}"
 	objects+=("$WORK/${source%.c}.o")
 done
 compile src/export_libc.c src/export_libc.o -include fuzz/rename.h
-objects+=("$WORK/src/export_libc.o")
+compile src/report.c src/report.o -include fuzz/simreport.h
+objects+=("$WORK/src/export_libc.o" "$WORK/src/report.o")
 
 for name in $(list FUZZ_TARGETS); do
 	case $name in graph | pass) continue ;; esac
