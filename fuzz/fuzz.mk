@@ -21,7 +21,7 @@ FUZZ_TIER_SRC = $(filter-out src/report.c src/sys_linux.c,$(TIER_SRC)) src/expor
 SIM_SRC = src/log.c src/print.c src/options.c src/procmap.c src/dynsym.c src/proc.c \
 	hardening/fault.c hardening/valgrind.c hardening/markreport.c hardening/profile.c src/peek.c src/facts.c
 FUZZ_SUPPORT_SRC = tests/fake_sys.c tests/fake_die.c tests/naive_pages.c
-FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/stable.c fuzz/afl_mutator.c fuzz/h13_real.c,$(wildcard fuzz/*.c))
+FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/stable.c fuzz/random.c fuzz/afl_mutator.c fuzz/h13_real.c,$(wildcard fuzz/*.c))
 FUZZ_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
 	-DSPANGUARD_TEST_BUILD=1 -DSPANGUARD_LOCK_CHECKS=1 -DSPANGUARD_FUZZ=1 \
 	-iquote src -iquote tests -iquote fuzz
@@ -65,7 +65,7 @@ $$(HARNESSES:%=$(BUILD)/fuzz/$(1)/target_%.o): $(BUILD)/fuzz/$(1)/target_%.o: fu
 	$$(FUZZ_CC_$(1)) $$(FUZZ_CFLAGS) $$(FUZZ_FLAGS_$(1)) -DSG_HARNESS=$$* -c $$< -o $$@
 FUZZ_OBJ_$(1) = $$(patsubst %.c,$(BUILD)/fuzz/$(1)/%.o,$$(FUZZ_SRC) $$(FUZZ_SUPPORT_SRC) \
 	$$(FUZZ_TIER_SRC) src/export_libc.c src/report.c)
-$(BUILD)/fuzz/$(1)/sgfuzz: $(BUILD)/fuzz/$(1)/fuzz/sgfuzz.o $(BUILD)/fuzz/$(1)/fuzz/min.o $(BUILD)/fuzz/$(1)/fuzz/toc.o $(BUILD)/fuzz/$(1)/fuzz/stable.o $$(FUZZ_OBJ_$(1))
+$(BUILD)/fuzz/$(1)/sgfuzz: $(BUILD)/fuzz/$(1)/fuzz/sgfuzz.o $(BUILD)/fuzz/$(1)/fuzz/min.o $(BUILD)/fuzz/$(1)/fuzz/toc.o $(BUILD)/fuzz/$(1)/fuzz/stable.o $(BUILD)/fuzz/$(1)/fuzz/random.o $$(FUZZ_OBJ_$(1))
 	$$(FUZZ_CC_$(1)) $$(FUZZ_FLAGS_$(1)) -pthread -rdynamic -o $$@ $$^ -lm
 -include $$(wildcard $(BUILD)/fuzz/$(1)/*.d $(BUILD)/fuzz/$(1)/*/*.d)
 endef
@@ -140,3 +140,7 @@ mutants-apply:
 .PHONY: fuzz-report
 fuzz-report: all
 	fuzz/report.sh
+
+.PHONY: fuzz-ops
+fuzz-ops:
+	fuzz/ops.sh

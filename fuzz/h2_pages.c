@@ -213,6 +213,7 @@ do_alloc(const struct sgf_op *op, size_t align)
 
 	if (object[op->handle].npages != 0)
 		return;
+	sg_operations++;
 	refused = refuse(op);
 	want = align > 1 ? naive_pages_find_aligned(&naive, n, align) : naive_pages_find(&naive, n);
 	got = align > 1 ? page_alloc_alloc_aligned(&pages, n, align, &zeroed) :
@@ -236,6 +237,7 @@ do_alloc_at(const struct sgf_op *op)
 
 	if (o->npages == 0 || object[op->handle].npages != 0 || at + (n << PAGE_SHIFT) >= ADDR_LIMIT)
 		return;
+	sg_operations++;
 	unsigned refused = refuse(op);
 	bool can = naive_pages_all_free(&naive, at, n);
 	bool ok = page_alloc_alloc_at(&pages, at, n, &zeroed);
@@ -257,6 +259,7 @@ do_free(const struct sgf_op *op, bool part)
 		return;
 	uintptr_t at = head ? o->addr : o->addr + ((o->npages - n) << PAGE_SHIFT);
 	page_alloc_free(&pages, at, n);
+	sg_operations++;
 	naive_pages_set(&naive, at, n, NAIVE_FREE);
 	o->npages -= n;
 	if (head)
@@ -269,6 +272,7 @@ do_fill(void)
 	if (cache.pages != 0)
 		return;
 	page_alloc_to_cache(&pages, &cache);
+	sg_operations++;
 	bool want = naive_cache_fill(&naive_cache, &naive);
 	SG_CHECK(MODEL, (cache.pages != 0) == want && (!want || cache.base == naive_cache.base),
 	    "the cache's block is %#lx, the model says %#lx", (unsigned long)cache.base,
@@ -285,6 +289,7 @@ do_cache_alloc(const struct sgf_op *op)
 		return;
 	uintptr_t want = naive_cache_find(&naive_cache, n);
 	uintptr_t got = page_cache_alloc(&cache, n, &zeroed);
+	sg_operations++;
 	SG_CHECK(MODEL, got == want, "cache: %zu pages at %#lx, the model says %#lx", n,
 	    (unsigned long)got, (unsigned long)want);
 	if (got == 0)
@@ -326,6 +331,7 @@ scav_begin(const struct sgf_op *op)
 		return;
 	want = naive_pages_scavenge_next(&naive, max & ~(unit - 1), &want_at);
 	got = page_alloc_scavenge_begin(&pages, max, &at);
+	sg_operations++;
 	SG_CHECK(MODEL, got == want && (got == 0 || at == want_at),
 	    "scavenger takes %zu at %#lx, the model says %zu at %#lx", got, (unsigned long)at, want,
 	    (unsigned long)want_at);

@@ -108,6 +108,7 @@ pop(void)
 	if (window == 0)
 		return;
 	size_t idx = order[--window];
+	sg_operations++;
 	uint64_t live = a64_load_relaxed(&span->live[idx / 64]);
 	SG_CHECK(MODEL, (live >> (idx % 64) & 1) == 0, "slot %zu of the window is live", idx);
 	a64_store_relaxed(&span->live[idx / 64], live | (uint64_t)1 << (idx % 64));
@@ -131,6 +132,7 @@ own_free(size_t idx)
 {
 	if (idx == span->nelems)
 		return;
+	sg_operations++;
 	uint64_t live = a64_load_relaxed(&span->live[idx / 64]);
 	a64_store_relaxed(&span->live[idx / 64], live & ~((uint64_t)1 << (idx % 64)));
 	model[idx] = FREED;
@@ -141,6 +143,7 @@ remote_free(size_t idx)
 {
 	if (idx == span->nelems)
 		return;
+	sg_operations++;
 	bool ok = mcache_free_remote(&mheap_, span, idx);
 	SG_CHECK(DETECT, ok == (model[idx] == LIVE), "a remote free of a slot in state %d: %d",
 	    model[idx], ok);
@@ -152,6 +155,7 @@ static void
 drain(void)
 {
 	size_t n = mspan_drain(span);
+	sg_operations++;
 
 	SG_CHECK(MODEL, n == count(REMOTE), "%zu drained, the model says %zu", n, count(REMOTE));
 	for (size_t i = 0; i < span->nelems; i++)
@@ -173,6 +177,7 @@ sweep(void)
 {
 	put_back();
 	mspan_sweep(span);
+	sg_operations++;
 	for (size_t i = 0; i < span->nelems; i++)
 		if (model[i] == FREED || model[i] == REMOTE)
 			model[i] = FREE;

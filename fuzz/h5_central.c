@@ -180,6 +180,7 @@ do_alloc(const struct sgf_op *op)
 			break;
 		SG_CHECK(ALIGN, ((uintptr_t)p & (MALLOC_ALIGN - 1)) == 0, "%p", p);
 		b->p[b->n++] = p;
+		sg_operations++;
 		sg_note((uintptr_t)p - fake_sys_base());
 	}
 }
@@ -198,6 +199,7 @@ do_free(const struct sgf_op *op)
 			continue;
 		}
 		freegc(p, API_FREE);
+		sg_operations++;
 	}
 	b->n = left;
 }

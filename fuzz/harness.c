@@ -39,6 +39,7 @@ enum { POISON_EDGE_BYTES = 1 << 14 };
 const bool sg_with_asan = SG_ASAN;
 struct sg_position sg_at;
 uint64_t sg_trace;
+uint64_t sg_operations;
 
 static const struct {
 	const char *name, *what;

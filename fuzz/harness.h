@@ -63,6 +63,9 @@ sg_note(uint64_t v)
 	sg_trace ^= sg_trace >> 29;
 }
 
+/* Calls of the tier under test that harnesses made, where they count them (random.c). */
+extern uint64_t sg_operations;
+
 /* splitmix64, for harnesses that need more numbers than the input has. */
 static inline uint64_t
 sg_random(uint64_t *state)

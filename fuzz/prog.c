@@ -498,7 +498,7 @@ do_alloc(struct sg_prog *p, uint8_t handle, const struct request *r)
 		sg_prog_free(p, handle);
 	errno = ERRNO_MARK;
 	q = call(r);
-	p->calls++;
+	sg_operations++;
 	judge(p, q, total, r->align, alignment_is_bad(r));
 	observe(p, q != NULL);
 	if (q == NULL)
@@ -579,7 +579,7 @@ do_free(struct sg_prog *p, uint8_t handle, enum sg_op op)
 	size_t parked = parked_then(p, &o);
 	errno = ERRNO_MARK;
 	give_back(&o, fitting_free(&o, op));
-	p->calls++;
+	sg_operations++;
 	SG_CHECK(ERRNO, errno == ERRNO_MARK, "free set it to %d", errno);
 	SG_CHECK(PARKED, hook_quarantine_bytes() >= parked, "it holds %zu bytes, not %zu",
 	    hook_quarantine_bytes(), parked);
@@ -627,7 +627,7 @@ do_realloc(struct sg_prog *p, uint8_t handle, const struct request *r)
 	sg_unpoison(o.p, o.usable);
 	errno = ERRNO_MARK;
 	q = call_realloc(r, o.p);
-	p->calls++;
+	sg_operations++;
 	if (o.p != NULL && total == 0) {        /* frees, as in glibc */
 		SG_CHECK(NULLNESS, q == NULL, "realloc of no bytes gave %p", q);
 		forget(p, handle);

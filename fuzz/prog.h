@@ -53,7 +53,6 @@ struct sg_prog {
 	 * slow path: what serves it refuses more than the rooms of some modes do. */
 	bool quiet;
 	uint64_t observed;             /* hash of what the program could see (H14) */
-	size_t calls;
 };
 
 extern const struct sgf_language sg_prog_language;

@@ -2,6 +2,7 @@
  *
  *   sgfuzz run [-t] [-n TIMES] HARNESS PATH...    every input once, or TIMES times
  *   sgfuzz stable [-n ROUNDS] HARNESS PATH...     the same edges in each round? (stable.c)
+ *   sgfuzz random [-n OPERATIONS] [-s SEED] HARNESS   that many, at random (random.c)
  *   sgfuzz dump HARNESS FILE                      as text
  *   sgfuzz asm HARNESS [TEXT]                     text (or stdin) to bytes, on stdout
  *   sgfuzz min HARNESS FILE OUT                   fewer ops that fail in the same way
@@ -92,7 +93,7 @@ sgfuzz_run_once(const struct sg_harness *h, const uint8_t *data, size_t bytes)
 
 static struct {
 	const struct sg_harness *h;
-	unsigned times;
+	uint64_t times, seed;
 	bool trace, collects;
 	unsigned long ran;
 	struct sgfuzz_input *in;
@@ -130,9 +131,9 @@ run_file(const char *path)
 	uint8_t *copy = malloc(n != 0 ? n : 1);
 	memcpy(copy, data, n);
 	first = sgfuzz_run_once(job.h, copy, n);
-	for (unsigned i = 1; i < job.times; i++)
+	for (uint64_t i = 1; i < job.times; i++)
 		SG_CHECK(SAME, sgfuzz_run_once(job.h, copy, n) == first,
-		    "run %u left another trace", i);
+		    "run %llu left another trace", (unsigned long long)i);
 	if (job.trace)
 		printf("%016llx %s\n", (unsigned long long)first, path);
 	free(copy);
@@ -177,7 +178,7 @@ run_inputs(int argc, char **argv)
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
 	s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
 	printf("%s: %lu inputs passed, %.0f executions per second of CPU\n", job.h->name, job.ran,
-	    (double)job.ran * job.times / s);
+	    (double)job.ran * (double)job.times / s);
 	return 0;
 }
 
@@ -187,7 +188,7 @@ stable(int argc, char **argv)
 	job.collects = true;
 	for (int i = 0; i < argc; i++)
 		run_path(argv[i]);
-	return sgfuzz_stable(job.h, job.in, job.inputs, job.times);
+	return sgfuzz_stable(job.h, job.in, job.inputs, (unsigned)job.times);
 }
 
 /* ---- text ---- */
@@ -246,6 +247,7 @@ usage(void)
 {
 	fprintf(stderr, "usage: sgfuzz run [-t] [-n TIMES] HARNESS PATH...\n"
 	    "       sgfuzz stable [-n ROUNDS] HARNESS PATH...\n"
+	    "       sgfuzz random [-n OPERATIONS] [-s SEED] HARNESS\n"
 	    "       sgfuzz dump|min|c HARNESS FILE [OUT]\n       sgfuzz asm HARNESS [TEXT]\n"
 	    "       sgfuzz bits FILE...\n       sgfuzz sweep MOST FILE...\n       sgfuzz enumerate LENGTH\n       sgfuzz list\n");
 	return 2;
@@ -266,6 +268,8 @@ dispatch(const char *command, int argc, char **argv)
 		return run_inputs(argc, argv);
 	if (strcmp(command, "stable") == 0 && argc > 0)
 		return stable(argc, argv);
+	if (strcmp(command, "random") == 0 && argc == 0)
+		return sgfuzz_random(job.h, job.seed, job.times);
 	if (strcmp(command, "dump") == 0 && argc == 1)
 		return dump(argv[0]);
 	if (strcmp(command, "asm") == 0 && argc < 2)
@@ -292,9 +296,11 @@ main(int argc, char **argv)
 	if (strcmp(command, "enumerate") == 0 && argc == 3)
 		return sgfuzz_enumerate((unsigned)atoi(argv[2]));
 	optind = 2;
-	while (argc > 2 && (c = getopt(argc, argv, "+n:t")) != -1) {
+	while (argc > 2 && (c = getopt(argc, argv, "+n:s:t")) != -1) {
 		if (c == 'n')
-			job.times = (unsigned)atoi(optarg);
+			job.times = strtoull(optarg, NULL, 10);
+		else if (c == 's')
+			job.seed = strtoull(optarg, NULL, 10);
 		else if (c == 't')
 			job.trace = true;
 		else

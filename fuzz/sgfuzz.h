@@ -24,4 +24,7 @@ struct sgfuzz_input {
 int sgfuzz_stable(const struct sg_harness *h, const struct sgfuzz_input *in, size_t inputs,
     unsigned times);
 
+/* random.c: status. At least so many operations of random inputs. */
+int sgfuzz_random(const struct sg_harness *h, uint64_t seed, uint64_t operations);
+
 #endif
