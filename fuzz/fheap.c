@@ -14,6 +14,7 @@
 #include "tls.h"
 #include "verify.h"
 #include "../hardening/hooks.h"
+#include "../hardening/roots.h"
 #include "../hardening/sample.h"
 
 static struct mcache *threads[SGF_THREADS];
@@ -134,6 +135,17 @@ sg_heap_forget(void)
 	mheap_reset(&mheap_);
 }
 
+/* A mark is not to read all of it. */
+static void
+hide_shadow(void)
+{
+	uintptr_t start;
+	size_t bytes;
+
+	if (sg_shadow(&start, &bytes))
+		roots_exclude((const void *)start, bytes);
+}
+
 void
 sg_heap_boot(const struct fake_sys_config *sys, void (*start)(void))
 {
@@ -155,6 +167,7 @@ make_heap(void)
 	proc_heap_config(&heap);
 	mheap_init(&mheap_, &heap);
 	hooks_init(&mheap_);
+	hide_shadow();
 	hooks_start_sampling();
 }
 

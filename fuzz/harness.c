@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "harness.h"
 
+#include "base.h"
+
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +21,13 @@
 
 #if SG_ASAN
 #include <sanitizer/asan_interface.h>
+void __asan_get_shadow_mapping(size_t *scale, size_t *offset);
 #else
+static void
+__asan_get_shadow_mapping(size_t *scale, size_t *offset)
+{
+	*scale = *offset = 0;
+}
 static void
 __asan_poison_memory_region(const void *p, size_t bytes)
 {
@@ -135,4 +143,14 @@ sg_unpoison(const void *p, size_t bytes)
 {
 	if (SG_ASAN && sg_oracle_on(ORACLE_TOUCH))
 		each_edge(p, bytes, unpoison);
+}
+
+bool
+sg_shadow(uintptr_t *start, size_t *bytes)
+{
+	size_t scale;
+
+	__asan_get_shadow_mapping(&scale, start);
+	*bytes = ADDR_LIMIT >> scale;
+	return SG_ASAN;
 }

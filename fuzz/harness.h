@@ -86,5 +86,7 @@ sg_random(uint64_t *state)
 extern const bool sg_with_asan;
 void sg_poison(const void *p, size_t bytes);
 void sg_unpoison(const void *p, size_t bytes);
+/* ASan's own account of memory, which holds no pointers; false: there is none. */
+bool sg_shadow(uintptr_t *start, size_t *bytes);
 
 #endif

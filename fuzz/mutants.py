@@ -297,7 +297,7 @@ def one(path, args, harnesses, base, covered):
     for variant in ("plain", "asan"):
         v = Variant(variant)
         tool = os.path.join(tree, "sgfuzz_" + variant)
-        main = [os.path.join(v.dir, "fuzz", f + ".o") for f in ("sgfuzz", "min", "toc", "stable")]
+        main = [os.path.join(v.dir, "fuzz", f + ".o") for f in ("sgfuzz", "min", "toc", "stable", "random")]
         v.build(tree, touched, main, tool)
         result["built"].append(variant)
         dead, traces = replay(tool, todo)
