@@ -623,19 +623,31 @@ count_white_word(struct pass *p, size_t i, size_t w)
 	}
 }
 
+/* As the program sees it: not what it has freed and a room holds back, and as many
+ * bytes as it asked for, where that is known. */
+static void
+count_marked_slot(struct pass *p, const struct mspan *s, size_t idx)
+{
+	if (hook_slot_freed(s, idx))
+		return;
+	p->out->marked_objects++;
+	p->out->marked_bytes += hook_slot_bytes(s, idx, object_bytes(s, idx));
+}
+
 static void
 count_span_marks(struct pass *p, size_t i)
 {
 	const struct mspan *s = p->span[i];
+	bool each = p->req->classify || mspan_is_tiny(s);
 	for (size_t w = 0; w < s->nwords; w++) {
 		uint64_t white = p->white[p->first_bits[i] + w];
 		uint64_t marked = live_word(s, w) & ~white;
-		p->out->marked_objects += popcount64(marked);
-		if (!mspan_is_tiny(s))
+		if (!each) {
+			p->out->marked_objects += popcount64(marked);
 			p->out->marked_bytes += popcount64(marked) * s->elem_bytes;
-		else
-			for (; marked != 0; marked &= marked - 1)
-				p->out->marked_bytes += object_bytes(s, w * 64 + ctz64(marked));
+		}
+		for (; each && marked != 0; marked &= marked - 1)
+			count_marked_slot(p, s, w * 64 + ctz64(marked));
 		count_white_word(p, i, w);
 	}
 }

@@ -87,7 +87,7 @@ struct mark_request {
 };
 
 struct mark_result {
-	size_t marked_objects, marked_bytes;
+	size_t marked_objects, marked_bytes;    /* classify: as the program sees them */
 	size_t leaked_objects, leaked_bytes;    /* live and not marked */
 	size_t threads;                /* stopped, without the caller */
 	size_t root_bytes;             /* looked at */

@@ -169,6 +169,27 @@ find_root(struct remote *r, const char *what)
 	return check_version(&r->root, what);
 }
 
+/* gdb's generate-core-file stops at a guard that is a marker, and leaves zeros behind
+ * it: a heap of no spans, it would seem. The metadata's own regions tell, which lie
+ * between guards and begin with a record that is never zero. */
+static bool
+check_core(const struct remote *r, const char *what)
+{
+	struct persistent meta;
+	struct persistent_region region = { .next = NULL };
+	bool whole = remote_read(r, (uintptr_t)&r->root.heap->meta, &meta, sizeof(meta)) &&
+	    meta.regions.v != NULL;
+	for (uintptr_t at = whole ? (uintptr_t)meta.regions.v : 0; whole && at != 0;
+	    at = (uintptr_t)region.next)
+		whole = remote_read(r, at, &region, sizeof(region)) && region.base < region.end;
+	if (!whole)
+		fprintf(stderr, "spanguard: %s: what spanguard knows of the heap is not in the core "
+		    "file: gdb's generate-core-file (gcore) leaves out memory behind guard pages\n"
+		    "  Take the kernel's core file (ulimit -c unlimited; kill -ABRT PID), or start "
+		    "the program with --guards=mprotect.\n", what);
+	return whole;
+}
+
 bool
 remote_open(struct remote *r, const char *what)
 {
@@ -177,7 +198,8 @@ remote_open(struct remote *r, const char *what)
 	while (isdigit((unsigned char)what[digits]))
 		digits++;
 	bool is_pid = digits != 0 && what[digits] == 0;
-	if ((is_pid ? attach_process(r, what) : attach_core(r, what)) && find_root(r, what))
+	if ((is_pid ? attach_process(r, what) : attach_core(r, what)) && find_root(r, what) &&
+	    (is_pid || check_core(r, what)))
 		return true;
 	remote_close(r);
 	return false;

@@ -43,8 +43,19 @@ class Library:
         for objfile in gdb.objfiles():
             if objfile.is_valid() and objfile.lookup_global_symbol("arena_map") is not None:
                 self.objfile = objfile
+                self.check_metadata()
                 return
         raise Missing("spanguard is not in this process, or its debug information is missing")
+
+    def check_metadata(self):
+        """gdb's own core files have zeros behind a guard that is a marker: each region of
+        the metadata, which lies between guards, begins with a record that is never zero."""
+        region = pointer(self.mheap_["meta"]["regions"], "persistent_region")
+        while int(region):
+            if int(region["base"]) >= int(region["end"]):
+                raise Missing("what spanguard knows of the heap is not in this core file: generate-core-file leaves out "
+                              "memory behind guard pages; run the program with guards=mprotect, or take the kernel's core file")
+            region = region["next"]
 
     def __getattr__(self, name):
         symbol = self.objfile.lookup_global_symbol(name) or self.objfile.lookup_static_symbol(name)

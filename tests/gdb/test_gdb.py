@@ -169,3 +169,23 @@ def test_without_spanguard(run, heap):
     flags = [flag for word in words for flag in ("-ex", word)]
     done = run(["gdb", "-q", "-nx", "-batch", *flags, heap], timeout=120)
     assert "spanguard is not in this process" in done.err, done
+
+
+def test_a_core_file_without_metadata(run, heap, library, scratch):
+    """gdb's own core file of a process with marker guards has zeros where the metadata was: both
+    tools say so and do not show an empty heap."""
+    gdb = Gdb("gcore", run, heap, library, scratch)
+    core = scratch / "gcore"
+    made = gdb.batch([*gdb.stopped("mode=debug"), f"generate-core-file {core}"])
+    if "Memory read failed" not in made.err + made.out:
+        pytest.skip("no guard markers here: the core file is whole")
+    for word in ("addr live[3]", "bt alloc live[3]", "spans", "quarantine"):
+        done = gdb.batch([f"source {SCRIPT}", f"spanguard {word}"], core)
+        assert "what spanguard knows of the heap is not in this core file" in done.err, done
+        assert "guards=mprotect" in done.err and "0 spans" not in done.out, done
+    command = library.parent / "spanguard"
+    for words in (["addr", core, "0x1234"], ["map", core, "--html", scratch / "page"]):
+        done = run([command, *words])
+        assert done.status != 0 and done.out == "" and not (scratch / "page").exists(), done
+        assert f"{core}: what spanguard knows of the heap is not in the core file" in done.err, done
+        assert "--guards=mprotect" in done.err and done.err.count("\n") == 2, done

@@ -189,6 +189,19 @@ many_places(void)
 
 static void by_strdup(void) { lose_string(); }
 
+/* Freed ones are pointed to as well, and may be held back. */
+static void
+kept_and_freed(void)
+{
+	static void *volatile table[100];
+	for (int i = 0; i < 100; i++)
+		table[i] = get(41);
+	for (int i = 10; i < 100; i++)
+		free(table[i]);
+	lose_one();
+	scrub();
+}
+
 #define MODE(f) { #f, f, 0, 0 }
 
 int
@@ -198,7 +211,7 @@ main(int argc, char **argv)
 		MODE(demand), MODE(delta), MODE(ignore), MODE(ignored_and_freed), MODE(by_signal),
 		MODE(losing_child), MODE(with_deaf), MODE(by_mapping), MODE(hold), MODE(status_3),
 		MODE(status_0_by_exit), MODE(ends_by__exit), MODE(clean), MODE(in_atexit),
-		MODE(many_places), MODE(by_strdup),
+		MODE(many_places), MODE(by_strdup), MODE(kept_and_freed),
 	};
 	if (argc < 2)
 		return 2;

@@ -145,6 +145,14 @@ def test_report(run, api, debug):
     assert REPORT.fullmatch(done.err) and done.status == 23, done
 
 
+@pytest.mark.parametrize("mode", ["debug", "guard"])
+def test_still_reachable(run, api, library, mode):
+    """As many bytes as were asked for, and nothing that was freed."""
+    done = run([api, "kept_and_freed"], Mode(f"mode={mode}:leak_check=1", library))
+    assert verdict(done.err) == ((1, 40), (0, 0)), done
+    assert "\nStill reachable: 410 byte(s) in 10 allocation(s).\n" in done.err, done
+
+
 @pytest.mark.parametrize("what,options,status", [
     ("status_0_by_exit", "", 23), ("hold", "leak_exitcode=7", 7), ("hold", "leak_exitcode=0", 0), ("status_3", "", 3)])
 def test_exit_status(run, api, debug, what, options, status):
