@@ -83,7 +83,7 @@ posix_memalign(void **out, size_t align, size_t bytes)
 }
 
 /* glibc rounds an alignment that is no power of two up to one. */
-static void *
+INLINE void *
 memalign_rounded(size_t align, size_t bytes, enum malloc_api api)
 {
 	if (align != 0 && !is_pow2(align))

@@ -180,6 +180,14 @@ call_site(Dwarf_Die *cu, Dwarf_Die *die)
 	return at;
 }
 
+/* What is inlined into malloc says nothing to somebody who called malloc. */
+static bool
+is_spanguard(const struct object *o)
+{
+	const char *name = strrchr(o->path, '/');
+	return strncmp(name != NULL ? name + 1 : o->path, "libspanguard.so", 15) == 0;
+}
+
 int
 each_function(struct object *o, Dwarf_Addr addr, put_fn *put, void *ctx)
 {
@@ -203,9 +211,11 @@ each_function(struct object *o, Dwarf_Addr addr, put_fn *put, void *ctx)
 		int tag = dwarf_tag(&chain[i]);
 		if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram)
 			continue;
-		const char *name = die_name(&chain[i]);
-		put(ctx, name != NULL ? name : "??", at);
-		shown++;
+		if (tag == DW_TAG_subprogram || !is_spanguard(o)) {
+			const char *name = die_name(&chain[i]);
+			put(ctx, name != NULL ? name : "??", at);
+			shown++;
+		}
 		if (tag == DW_TAG_subprogram)
 			break;
 		at = call_site(cu, &chain[i]);

@@ -36,7 +36,8 @@ struct place {
 
 typedef void put_fn(void *ctx, const char *name, struct place at);
 
-/* Calls `put` for each function at offset, the innermost inlined one first.
+/* Calls `put` for each function at offset, the innermost inlined one first (of
+ * libspanguard.so only the one that is called).
  * Returns the number; 0: no debug information. Names are as linked. */
 int each_function(struct object *o, uint64_t offset, put_fn *put, void *ctx);
 

@@ -25,6 +25,7 @@ def frames(text):
 def test_functions_files_lines_and_inlined_frames(spanguard, bugs, line):
     done = spanguard(bugs, "double-free")
     text = done.aborted()
+    assert [f[0] for f in frames(text)[:2]] == ["free", "release"], text        # nothing of what is inlined into free
     stack = [f for f in frames(text) if f[1] == "bugs.c"]
     assert stack[:3] == [("release", "bugs.c", line("inlined free")), ("drop", "bugs.c", line("call of release")),
                          ("twice", "bugs.c", line("second free"))], text
