@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "leaklist.h"
+#include "leaknames.h"
+#include "leakpropose.h"
 #include "leaksuppress.h"
 #include "mark.h"
 #include "roots.h"
@@ -249,20 +251,28 @@ sample_of(const struct check *c, const struct lost_group *g)
 	return &c->lost[g->first];
 }
 
-/* The suppression that names a frame of the group. */
+/* The first that names this frame: its module, its function, as linked or as written. */
+static struct suppression *
+suppression_of_frame(struct check *c, uintptr_t pc)
+{
+	char plain[LEAKNAME_BYTES];
+	const char *function, *module;
+	if (!leaknames_look_up(pc, &function, &module))
+		return NULL;
+	struct suppression *s = suppress_find(&c->sup, function, module);
+	if (s == NULL && function != NULL && leaknames_plain(function, plain, sizeof(plain)))
+		s = suppress_find(&c->sup, plain, NULL);
+	return s;
+}
+
 static struct suppression *
 suppression_of(struct check *c, const struct lost_group *g)
 {
 	const struct lost *l = sample_of(c, g);
-	for (uint32_t i = 0; c->sup.n != 0 && i < l->frames; i++) {
-		const char *function, *module;
-		if (!report_look_up(l->pcs[i], &function, &module))
-			continue;
-		struct suppression *s = suppress_find(&c->sup, function, module);
-		if (s != NULL)
-			return s;
-	}
-	return NULL;
+	struct suppression *s = NULL;
+	for (uint32_t i = 0; c->sup.n != 0 && i < l->frames && s == NULL; i++)
+		s = suppression_of_frame(c, l->pcs[i]);
+	return s;
 }
 
 static void
@@ -282,40 +292,6 @@ judge_groups(struct check *c)
 	}
 }
 
-/* The innermost frame that is not libc's (strdup, getline), nor ours; else the
- * allocator's caller. */
-static uint32_t
-program_frame(const struct lost *l)
-{
-	for (uint32_t i = 1; i < l->frames; i++)
-		if (!facts_frame_is_libs(facts_frame(l->pcs[i])))
-			return i;
-	return l->frames > 1 ? 1 : 0;
-}
-
-/* What would silence the group: the innermost function with a name, of the module
- * that the memory is for; else that module. */
-static void
-put_suppression(struct print *p, const struct lost *l)
-{
-	char caller[PROCMAP_PATH_BYTES];
-	const char *function = NULL, *module;
-	uint32_t i = program_frame(l);
-	if (!report_look_up(l->pcs[i], &function, &module))
-		return;
-	strncpy(caller, module, sizeof(caller) - 1);
-	caller[sizeof(caller) - 1] = 0;
-	while (function == NULL && ++i < l->frames &&
-	    report_look_up(l->pcs[i], &function, &module) && strcmp(module, caller) == 0)
-		;
-	if (i == l->frames || strcmp(module, caller) != 0)
-		function = NULL;
-	const char *slash = strrchr(caller, '/');
-	print_str(p, "    suppression: leak:");
-	print_quoted(p, function != NULL ? function : slash != NULL ? slash + 1 : caller, 256);
-	print_char(p, '\n');
-}
-
 static void
 put_group(struct print *p, const struct check *c, const struct lost_group *g)
 {
@@ -331,8 +307,9 @@ put_group(struct print *p, const struct check *c, const struct lost_group *g)
 		report_put_frames(p, l->pcs, l->frames);
 	if (l->pcs != NULL) {
 		p->len--;            /* the empty line comes behind this */
-		put_suppression(p, l);
-		print_char(p, '\n');
+		print_str(p, "    suppression: ");
+		leak_propose(p, c->lost, c->groups, c->n_groups, (size_t)(g - c->groups));
+		print_str(p, "\n\n");
 	}
 }
 
@@ -435,6 +412,7 @@ report_lost(struct check *c)
 		    leak.config.suppressions, NULL);
 	report_note(compose, c);
 	suppress_drop(&c->sup);
+	leaknames_forget();
 	stw_scratch_free(c->groups, c->cap_groups * sizeof(*c->groups));
 }
 

@@ -3,8 +3,8 @@
  *   # a comment
  *   leak:pattern
  *
- * A pattern matches anywhere in the name of a function or the path of a module, of
- * any frame of the stack; "*" is any characters, "^" and "$" tie it to an end. They
+ * A pattern matches anywhere in the name of a function (leaknames.h) or the path of a
+ * module, of any frame of the stack; "*" is any characters, "^" and "$" tie it to an end. They
  * come from the file of the option leak_suppressions and from the program's own
  * function __lsan_default_suppressions, if it exports one. */
 #ifndef SPANGUARD_LEAKSUPPRESS_H

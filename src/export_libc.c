@@ -41,7 +41,9 @@ calloc(size_t n, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	return mallocgc_zeroed(bytes, API_CALLOC);
+	void *p = mallocgc_zeroed(bytes, API_CALLOC);
+	NO_TAIL_CALL();
+	return p;
 }
 
 EXPORT void *
@@ -95,7 +97,9 @@ memalign_rounded(size_t align, size_t bytes, enum malloc_api api)
 	size_t a = MALLOC_ALIGN;
 	while (a < align)
 		a <<= 1;
-	return mallocgc_aligned(a, bytes, api);
+	void *p = mallocgc_aligned(a, bytes, api);
+	NO_TAIL_CALL();
+	return p;
 }
 
 EXPORT void *
@@ -114,7 +118,9 @@ EXPORT void *
 valloc(size_t bytes)
 {
 	mallocinit();
-	return mallocgc_aligned(sys_page_bytes(), bytes, API_VALLOC);
+	void *p = mallocgc_aligned(sys_page_bytes(), bytes, API_VALLOC);
+	NO_TAIL_CALL();
+	return p;
 }
 
 EXPORT void *
@@ -126,7 +132,9 @@ pvalloc(size_t bytes)
 		errno = ENOMEM;
 		return NULL;
 	}
-	return memalign(page, bytes == 0 ? page : align_up(bytes, page));
+	void *p = memalign(page, bytes == 0 ? page : align_up(bytes, page));
+	NO_TAIL_CALL();
+	return p;
 }
 
 EXPORT size_t

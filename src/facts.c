@@ -558,6 +558,7 @@ facts_take_heap(struct facts *f)
 	refine_code(f);
 	take_diff(f);
 	facts_take_neighbours(f);
+	facts_take_shortage(f);
 	take_words(f);
 }
 

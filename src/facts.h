@@ -84,6 +84,15 @@ struct neighbour_facts {
 
 enum { NEIGHBOUR_BEFORE, NEIGHBOUR_BEHIND, NEIGHBOURS };
 
+/* SG-OOM: the process as the kernel sees it. A limit of 0: there is none, or it
+ * cannot be read. */
+struct shortage_facts {
+	bool known;
+	bool by_limit, by_mappings;      /* what the request ran into, as it seems */
+	uint64_t address_bytes, address_limit, resident_bytes;
+	uint64_t mappings, mappings_limit;
+};
+
 struct facts {
 	struct die_info info;            /* api is never NULL */
 	bool goes_on;                    /* the process does, after this report */
@@ -106,6 +115,7 @@ struct facts {
 	uintptr_t diff_origin;           /* changed bytes are counted from here */
 	struct looks_facts looks;
 	struct neighbour_facts neighbour[NEIGHBOURS];
+	struct shortage_facts shortage;
 	const char *hint;                /* or NULL */
 };
 
@@ -157,6 +167,11 @@ void facts_print_token(struct print *p, const struct facts *f);
  * changed bytes, a free of an address inside of the heap. */
 void facts_take_neighbours(struct facts *f);
 const char *facts_neighbour_name(size_t side);
+
+/* shortage.c: fills f->shortage where memory was asked for in vain; and is it to be
+ * told that there are not so many bytes to be had? */
+void facts_take_shortage(struct facts *f);
+bool shortage_is_told(size_t bytes);
 
 /* hints.c: what this picture usually means, or NULL. */
 const char *facts_hint(const struct facts *f);

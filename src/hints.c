@@ -57,6 +57,16 @@ hint_beyond(const struct facts *f)
 	    "an access before the beginning of the object: a negative index, or a pointer that was moved down too far";
 }
 
+static const char *
+hint_shortage(const struct shortage_facts *m)
+{
+	if (m->by_limit)
+		return "the limit of address space is reached: ulimit -v unlimited; mode=debug and mode=guard keep freed memory and need more of it";
+	if (m->by_mappings)
+		return "the process has as many mappings as it may have: sysctl -w vm.max_map_count=1048576";
+	return "the kernel gives no more: vm.overcommit_memory=2, or a limit that the process has set itself; does the program look at what it gets?";
+}
+
 const char *
 facts_hint(const struct facts *f)
 {
@@ -85,6 +95,7 @@ facts_hint(const struct facts *f)
 		return f->info.site != NULL && strcmp(f->info.site, "alignment") == 0 ?
 		    "an alignment is a power of two, and for posix_memalign a multiple of 8" :
 		    "a subtraction that went below zero, a product that overflowed, or a length that was never set";
+	case DIE_OUT_OF_MEMORY: return hint_shortage(&f->shortage);
 	case DIE_USE_AFTER_FREE: return hint_use_after_free(f);
 	case DIE_OVERFLOW:
 	case DIE_UNDERFLOW: return hint_beyond(f);

@@ -37,6 +37,7 @@
 
 #include "boot.h"
 #include "die.h"
+#include "facts.h"
 #include "malloc_fast.h"
 #include "mlookup.h"
 #include "msize.h"
@@ -202,6 +203,19 @@ malloc_bad_request(enum malloc_api api, const char *site, size_t given, size_t o
 	if (options.report_requests)
 		report_once(&(struct die_info){ .code = DIE_BAD_REQUEST,
 		    .api = malloc_api_name(api), .site = site, .given = given, .expected = of });
+}
+
+/* NULL was returned to the program. */
+static NOINLINE void
+tell_failure(enum malloc_api api, size_t bytes)
+{
+	int saved = errno;
+	if (bytes > MALLOC_MAX_BYTES)
+		malloc_bad_request(api, "size", bytes, 0);
+	else if (options.report_oom && shortage_is_told(bytes))
+		report_once(&(struct die_info){ .code = DIE_OUT_OF_MEMORY,
+		    .api = malloc_api_name(api), .site = "memory", .given = bytes });
+	errno = saved;
 }
 
 /* A cache for this call: the thread's own, or, for a thread that is past its
@@ -429,8 +443,8 @@ alloc(struct mcache *c, size_t bytes, size_t align, unsigned spc, bool *fresh,
 	const void *outer = enter_call(c, callstack_frame());
 	void *p = alloc_any(c, bytes, align, spc, fresh, api);
 	leave_call(c, outer);
-	if (unlikely(p == NULL && bytes > MALLOC_MAX_BYTES))
-		malloc_bad_request(api, "size", bytes, 0);
+	if (unlikely(p == NULL))
+		tell_failure(api, bytes);
 	return p;
 }
 

@@ -256,6 +256,22 @@ put_neighbours(struct print *p, const struct facts *f, size_t max)
 	json_close(p, '}');
 }
 
+static void
+put_shortage(struct print *p, const struct shortage_facts *m)
+{
+	if (!m->known)
+		return;
+	json_open(p, "memory", '{');
+	json_uint(p, "address_bytes", m->address_bytes);
+	if (m->address_limit != 0)
+		json_uint(p, "address_limit", m->address_limit);
+	json_uint(p, "resident_bytes", m->resident_bytes);
+	json_uint(p, "mappings", m->mappings);
+	if (m->mappings_limit != 0)
+		json_uint(p, "mappings_limit", m->mappings_limit);
+	json_close(p, '}');
+}
+
 /* ---- changed bytes ------------------------------------------------------ */
 
 static void
@@ -407,6 +423,7 @@ report_json(struct print *p, const struct facts *f)
 		put_error(p, f);
 		put_block(p, f);
 		put_neighbours(p, f, max);
+		put_shortage(p, &f->shortage);
 		put_changed(p, f);
 		put_stacks(p, f, max);
 		put_modules(p);

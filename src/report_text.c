@@ -388,6 +388,31 @@ put_neighbours(struct print *p, const struct facts *f)
 			put_neighbour(p, &f->neighbour[i], facts_neighbour_name(i));
 }
 
+/* ---- no memory ----------------------------------------------------------- */
+
+static void
+put_of(struct print *p, const char *what, uint64_t n, uint64_t limit)
+{
+	print_str(p, what);
+	print_dec(p, n);
+	if (limit == 0)
+		return;
+	print_str(p, " of ");
+	print_dec(p, limit);
+}
+
+static void
+put_shortage(struct print *p, const struct shortage_facts *m)
+{
+	if (!m->known)
+		return;
+	put_of(p, "address space: ", m->address_bytes, m->address_limit);
+	print_str(p, m->address_limit != 0 ? " bytes (RLIMIT_AS)" : " bytes, no limit");
+	put_of(p, "; in memory: ", m->resident_bytes, 0);
+	put_of(p, " bytes; mappings: ", m->mappings, m->mappings_limit);
+	print_char(p, '\n');
+}
+
 static void
 put_what(struct print *p, const struct facts *f)
 {
@@ -524,6 +549,7 @@ report_text(struct print *p, const struct facts *f)
 	put_diff(p, f);
 	put_what(p, f);
 	put_neighbours(p, f);
+	put_shortage(p, &f->shortage);
 	put_tail(p, f);
 	put_summary(p, f);
 }

@@ -20,7 +20,7 @@ GLIBC_LACKS = {
 PLUGIN = {"local_runtime.c": "plugin_local_runtime.cc"}
 
 # Programs here ask for sizes that nobody can give, and mean it.
-QUIET = "report_requests=0"
+QUIET = "report_requests=0:report_oom=0"
 
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations"]
 FLAGS = {

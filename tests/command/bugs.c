@@ -1,5 +1,6 @@
 /* bugs.c - one mistake by name; the comments at line ends are what tests look for. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -192,6 +194,22 @@ bad_requests(void)
 		abort();
 }
 
+/* Twice at the same place; and nothing of a size that no machine has. */
+static void
+no_memory(void)
+{
+	const struct rlimit two_gib = { (size_t)2 << 30, (size_t)2 << 30 };
+	volatile int times = 2;
+	setrlimit(RLIMIT_AS, &two_gib);
+	for (int i = 0; i < times; i++)
+		p = malloc((size_t)2 << 30);               /* no memory */
+	char *q = malloc(10);
+	if (p != NULL || errno != ENOMEM || realloc(q, (size_t)2 << 30) != NULL ||
+	    calloc(2 << 10, 1 << 20) != NULL || malloc((size_t)1 << 50) != NULL)
+		abort();
+	free(q);
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -200,7 +218,7 @@ static const struct {
 	{ "foreign", foreign }, { "interior", interior }, { "stale", stale },
 	{ "use-after-free", use_after_free }, { "overflow", overflow },
 	{ "late-overflow", late_overflow }, { "in-a-row", in_a_row }, { "wrong-size", wrong_size },
-	{ "bad-requests", bad_requests }, { "lost-and-wrong", lost_and_wrong }, { "many-places", many_places }, { "again", again_and_again },
+	{ "bad-requests", bad_requests }, { "no-memory", no_memory }, { "lost-and-wrong", lost_and_wrong }, { "many-places", many_places }, { "again", again_and_again },
 };
 
 static void

@@ -175,6 +175,27 @@ def test_bad_requests_go_on(spanguard, bugs, scratch, reports, mode, line):
     assert spanguard("--mode=hardened", bugs, "bad-requests").clean() == "the end\n"
 
 
+@pytest.mark.parametrize("mode", ["debug", "guard"])
+def test_no_memory_goes_on(spanguard, bugs, scratch, reports, mode, line):
+    """Each place once, with what stands in the way; the call fails as it would have."""
+    done = spanguard(f"--mode={mode}", f"--json={scratch}/json", bugs, "no-memory")
+    assert done.status == 86 and done.out == "the end\n", done
+    found = reports(scratch / "json")
+    assert [(r["id"], r["title"], r["continues"]) for r in found] == [
+        ("SG-OOM", f"out of memory: {api} of 2,147,483,648 bytes", True) for api in ("malloc", "realloc", "calloc")], done
+    assert line("no memory") in [f.get("line") for f in found[0]["stacks"]["error"]["frames"]]
+    for report in found:
+        told = report["memory"]
+        assert told["address_limit"] == 2 << 30 and 0 < told["resident_bytes"] <= told["address_bytes"] <= 2 << 30
+        assert 10 < told["mappings"] < told["mappings_limit"]
+        assert (f"\naddress space: {told['address_bytes']} of {2 << 30} bytes (RLIMIT_AS); in memory: "
+                f"{told['resident_bytes']} bytes; mappings: {told['mappings']} of {told['mappings_limit']}\n") in done.err
+        assert "ulimit -v unlimited" in report["hint"]
+    for options in (["--mode=hardened"], [f"--mode={mode}", "--report-oom=0"]):
+        done = spanguard(*options, bugs, "no-memory")
+        assert done.status == 0 and done.out == "the end\n" and "ERROR" not in done.err, done
+
+
 def test_modules(spanguard, bugs, scratch, reports):
     """Each frame lies in one of them, with the same offset and build id."""
     _, report = both(spanguard, bugs, scratch, reports, "late-overflow", "debug")

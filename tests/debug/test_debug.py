@@ -153,6 +153,26 @@ def test_silent(bug, run, language, size, threads):
         assert run([COMMAND, "--mode=debug", bug(language), what, size, threads, "ok"]).clean() == "end\n", what
 
 
+MAKERS = {
+    10: "malloc", 11: "calloc", 111111: "calloc", 12: "realloc", 13: "reallocarray", 14: "posix_memalign",
+    15: "aligned_alloc", 16: "memalign", 17: "valloc", 4096: "pvalloc", 20: "malloc",
+    30: "operator new[](unsigned long)", 31: "operator new(unsigned long)",
+    32: "operator new[](unsigned long, std::nothrow_t const&)", 33: "operator new(unsigned long, std::nothrow_t const&)",
+    34: "operator new(unsigned long, std::align_val_t)", 35: "operator new[](unsigned long, std::align_val_t)",
+    36: "operator new(unsigned long, std::align_val_t, std::nothrow_t const&)",
+    37: "operator new[](unsigned long, std::align_val_t, std::nothrow_t const&)",
+}
+
+
+@pytest.mark.parametrize("mode", ["debug", "guard"])
+def test_function_that_was_called(build, run, mode):
+    """The innermost frame is the function of the program's call, whatever it is made of inside."""
+    done = run([COMMAND, f"--mode={mode}", "--leak-check=1", build(HERE / "apis.cc", "-g", "-O1", "-std=c++17", "-w")])
+    found = re.findall(r"leak of (\d+) byte\(s\) in 1 object\(s\) allocated from:\n    #0 0x[0-9a-f]+ in (.+?) src/\S+\n"
+                       r"    #1 0x[0-9a-f]+ in (?:from_\w+|__GI___strdup|strdup)\b", done.err)
+    assert {int(size): name for size, name in found} == MAKERS and len(found) == len(MAKERS), done
+
+
 # ---------------------------------------------------------------- to the byte
 
 @pytest.mark.parametrize("language", CLASSES)

@@ -237,6 +237,33 @@ def test_proposal_is_not_a_function_of_libc(run, api, debug):
     assert re.findall(r"^    suppression: (.*)$", done.err, re.M) == ["leak:lose_string"], done
 
 
+# functions that no module exports, and a template, whose name stays as linked
+INSIDE = r"""
+#include <cstdlib>
+static void *volatile sink;
+#define APART __attribute__((noinline, noclone))
+static APART void hidden() { sink = malloc(40); }
+namespace net { struct socket { APART void open() { sink = malloc(50); } };
+template <class T> APART void twice() { sink = malloc(sizeof(T)); } }
+int main() { hidden(); net::socket().open(); net::twice<char[60]>(); sink = nullptr; }
+"""
+
+
+def test_functions_that_are_not_exported(run, build, debug, scratch):
+    source = scratch / "inside.cc"
+    source.write_text(INSIDE)
+    program = build(source, "-O1")
+    proposed = re.findall(r"^    suppression: (.*)$", run([program], debug).err, re.M)
+    assert proposed == ["leak:_ZN3net5twiceIA60_cEEvv", "leak:net::socket::open", "leak:hidden"], proposed
+    (scratch / "list").write_text("\n".join(proposed))
+    run([program], debug, options=f"leak_suppressions={scratch}/list").clean()
+    (scratch / "list").write_text("leak:^hidden$\nleak:net::socket\n")
+    assert verdict(run([program], debug, options=f"leak_suppressions={scratch}/list").err) == ((1, 60), (0, 0))
+    subprocess.run(["strip", program], check=True)
+    proposed = re.findall(r"^    suppression: (.*)$", run([program], debug).err, re.M)
+    assert proposed == [f"leak:{program.name}"] * 3, proposed
+
+
 def test_no_such_file(run, api, debug):
     done = run([api, "hold"], debug, options="leak_suppressions=/no/such/file")
     assert "spanguard: warning: cannot read the file of leak_suppressions: /no/such/file\n" in done.err, done

@@ -413,7 +413,7 @@ def test_address_space(build, run, alloc, kib):
     main = build(HERE / "limits.c", "-O1", THREAD)
     if repr(alloc) == "debug":
         kib += 20000        # its records and redzones
-    done = run([main, 2], alloc, preexec_fn=limit(resource.RLIMIT_AS, kib << 10))
+    done = run([main, 2], alloc, options="report_oom=0", preexec_fn=limit(resource.RLIMIT_AS, kib << 10))
     assert done.clean() == "within limits\n"
 
 
