@@ -16,6 +16,7 @@ struct sg_field {
 	void *p;
 	size_t bytes;
 	enum sg_cover cover;
+	const struct mspan *span;  /* of which it is, or NULL */
 };
 
 enum { SG_FIELDS_MAX = 65536 };

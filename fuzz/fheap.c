@@ -29,6 +29,27 @@ report_warn(const char *first, ...)
 	sg_warnings++;
 }
 bool sg_verify_dies;
+void (*sg_goes_on)(const struct die_info *info);
+
+void
+complain(const struct die_info *info)
+{
+	if (sg_goes_on == NULL)
+		die(info);
+	sg_goes_on(info);
+}
+
+void
+report_once(const struct die_info *info)
+{
+	complain(info);
+}
+
+void
+report_and_go_on(const struct die_info *info)
+{
+	complain(info);
+}
 
 static struct options preset[SG_MODES];
 
@@ -78,6 +99,22 @@ sg_mode_of(const struct sgf_header *h)
 	return mode[h->mode & 7];
 }
 
+/* Besides the mode: rooms that any mode may have. */
+static void
+set_extras(unsigned which, const struct sgf_header *h, struct options *o)
+{
+	if (which & 1)
+		o->sample = 1 + h->knob[3] % 64;
+	if (which & 2)
+		o->verify_every = 16;
+	if (which & 4)
+		o->patrol = 1 + h->knob[3] % 8;
+	if (which & 8)
+		o->huge_pages = true;
+	if (which == 15)
+		o->ring = 64;
+}
+
 void
 sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 {
@@ -86,7 +123,7 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 	struct options *o = &out->options;
 
 	*o = *sg_mode_options(h->mode < 128 ? sg_mode_of(h) : OPT_MODE_HARDENED);
-	o->seed = (uint64_t)h->seed + 1;
+	o->seed = h->seed != UINT32_MAX ? (uint64_t)h->seed + 1 : 0;    /* 0: the system's */
 	o->report_requests = false;     /* the programs ask for too much on purpose, */
 	o->mismatch = false;            /* and free with any function */
 	o->verify_at_exit = false;      /* the last heap of the process may be half a one */
@@ -113,6 +150,8 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 		o->large_guards_both = h->mode >> 5 & 1;
 		o->sample = (h->mode & 0xe0) == 0xe0 ? 1 + h->knob[3] % 64 : 0;
 	}
+	if (h->mode < 128)
+		set_extras(h->mode >> 3, h, o);
 	sys_config(h, &out->sys);
 }
 
@@ -129,6 +168,7 @@ sg_heap_forget(void)
 	sample_countdown_ = (struct sample_countdown){ 0 };
 	hooks_reset();
 	proc_reset();
+	verify_reset();
 	arena_reset();
 	mcache_reset();
 	span_set_pool_reset();
@@ -233,6 +273,14 @@ sg_heap_exit(unsigned t)
 	if (threads[t] != NULL)
 		mcache_release(threads[t]);
 	threads[t] = NULL;
+}
+
+void
+sg_heap_forked(void)
+{
+	for (unsigned t = 0; t < SGF_THREADS; t++)
+		if (threads[t] != NULL && !threads[t]->in_use)
+			threads[t] = NULL;
 }
 
 void

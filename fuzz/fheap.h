@@ -4,6 +4,7 @@
  *   sg_heap_forget()        after each input, so that none is in the next one's trace
  *   sg_heap_use(t)          go on as logical thread t: a cache of its own
  *   sg_heap_exit(t)         thread t ends; the next use of t is a new thread
+ *   sg_heap_forked()        after a fork: the other threads stayed in the parent
  *   sg_heap_idle()          every thread ends and everything idle goes back
  *
  * All the tiers are the real ones, over tests/fake_sys.c. A death goes back to
@@ -42,6 +43,7 @@ struct mcache *sg_heap_use(unsigned t);      /* NULL: no memory for a cache */
 void sg_heap_nobody(void);                   /* a thread past its end */
 void sg_heap_exit(unsigned t);
 void sg_heap_idle(void);
+void sg_heap_forked(void);                   /* threads whose caches are gone are, too */
 
 /* The cache of thread t, or NULL if it has none now. */
 struct mcache *sg_heap_cache(unsigned t);
@@ -51,6 +53,10 @@ void sg_heap_forget_calls(void);
 
 /* NULL: fn returned. Else what it died of; all its locks are free again. */
 const struct die_info *sg_heap_try(void (*fn)(void *), void *arg);
+
+/* Told of every error that the program survives, as with halt_on_error=0; NULL: each
+ * is a death. */
+extern void (*sg_goes_on)(const struct die_info *info);
 
 /* Runs verify; fails naming the first tag, or dies of it where a death is wanted. */
 void sg_heap_verify(void);

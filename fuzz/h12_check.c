@@ -16,6 +16,10 @@
 #define _GNU_SOURCE
 #include "check.h"
 
+#include "../include/spanguard.h"
+#include "fake_die.h"
+#include "../hardening/hooks.h"
+
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
@@ -44,6 +48,8 @@ static struct {
 } kind[KINDS_MAX];
 static size_t kinds;
 
+static const struct mspan *of;     /* the span whose fields are added */
+
 static void
 add(const char *name, void *p, size_t bytes, enum sg_cover cover)
 {
@@ -51,7 +57,7 @@ add(const char *name, void *p, size_t bytes, enum sg_cover cover)
 
 	if (fields.n == SG_FIELDS_MAX || bytes == 0)
 		return;
-	fields.field[fields.n++] = (struct sg_field){ name, p, bytes, cover };
+	fields.field[fields.n++] = (struct sg_field){ name, p, bytes, cover, of };
 	while (k < kinds && kind[k].name != name)
 		k++;
 	kinds += k == kinds;
@@ -86,6 +92,7 @@ static void
 add_span(struct mspan *s, void *arg)
 {
 	(void)arg;
+	of = s;
 	add("mspan.base", &s->base, 8, SG_POINTER);
 	add("mspan.live", &s->live, 8, SG_POINTER);
 	add("mspan.remote", &s->remote, 8, SG_POINTER);
@@ -111,6 +118,7 @@ add_span(struct mspan *s, void *arg)
 	add("mspan.pool", &s->pool, 1, SG_HINT);
 	if (s->nwords <= 64)
 		add_bits(s);
+	of = NULL;
 }
 
 static void
@@ -233,6 +241,116 @@ is_covered(const struct sg_field *f)
 	return f->cover == SG_COVERED || f->cover == SG_POINTER;
 }
 
+/* ---- and the same as a death ---- */
+
+static void
+recount_from_call(void *arg)
+{
+	(void)arg;
+	verify_or_die();
+}
+
+static void
+recount_from_signal(void *arg)
+{
+	(void)arg;
+	verify_from_signal();
+}
+
+static void
+recount_after_signal(void *arg)
+{
+	struct mcache *c = arg;
+
+	c->busy = CACHE_SLOW;
+	verify_from_signal();
+	c->busy = CACHE_IDLE;
+	verify_now_and_then();
+}
+
+static void
+patrol(void *arg)
+{
+	hook_patrol(arg, 0);
+}
+
+/* The first that a recount finds, as another thread's is made: NULL if nothing. */
+static const char *
+first_found(uintptr_t *where)
+{
+	struct verify_failure f[VERIFY_MAX_FAILURES];
+
+	proc_world_lock();
+	size_t n = verify_heap(&mheap_, mcache_self(), false, f);
+	proc_world_unlock();
+	*where = n != 0 ? f[0].where : 0;
+	return n != 0 ? f[0].tag : NULL;
+}
+
+/* What looks like a write of the program's, a room puts into words. */
+static bool
+is_explained(const struct die_info *d, uintptr_t where)
+{
+	return (d->code == DIE_CANARY || d->code == DIE_WRITE_AFTER_FREE || d->code == DIE_UNDERFLOW_SEEN) &&
+	    d->addr == where;
+}
+
+static void
+must_die(void (*fn)(void *), void *arg, const char *api, const char *tag, uintptr_t where)
+{
+	bool died = fake_die_caught(fn, arg);
+	const struct die_info *d = &fake_die_info;
+
+	SG_CHECK(SITE, died, "%s: %s at %#lx is no death", api, tag, (unsigned long)where);
+	SG_CHECK(SITE, !died || is_explained(d, where) || (d->code == DIE_VERIFY && strcmp(d->site, tag) == 0 && d->addr == where &&
+	    strcmp(d->api, api) == 0), "code %d, %s at %#lx by %s, not %s at %#lx by %s", (int)d->code, d->site,
+	    (unsigned long)d->addr, d->api, tag, (unsigned long)where, api);
+}
+
+/* The bit is changed each time: a recount puts the marks right that it makes. The
+ * span that is damaged itself the patrol finds, too. */
+static void
+die_of_it(const struct sg_field *f, uint8_t *at, uint8_t changed, unsigned how)
+{
+	static void (*const by[])(void *) = { recount_from_call, recount_from_signal, recount_after_signal };
+	uintptr_t where;
+	struct mcache *c = mcache_self();
+
+	*at = changed;
+	const char *tag = first_found(&where);
+	*at = changed;
+	if (tag != NULL && c != NULL)
+		must_die(by[how % 3], c, "verify", tag, where);
+	*at = changed;
+	if (tag != NULL)
+		SG_CHECK(SITE, spanguard_verify() != 0, "%s is not told of", tag);
+	*at = changed;
+	if (options.patrol != 0 && f->span != NULL && strncmp(f->name, "mspan.", 6) == 0 &&
+	    (tag = verify_span(f->span)) != NULL)
+		must_die(patrol, (void *)(uintptr_t)f->span, "patrol", tag, (uintptr_t)f->span);
+}
+
+/* A pointer that was changed may fault here, as in sg_flip_is_reported. */
+static void
+die_of_flip(const struct sg_field *f, size_t bit, unsigned how)
+{
+	struct sigaction sa = { .sa_handler = on_fault, .sa_flags = SA_NODEFER }, segv, bus;
+	uint8_t *at = (uint8_t *)f->p + bit / 8, old = *at;
+	jmp_buf outer;
+
+	memcpy(outer, fake_die_jmp, sizeof(outer));
+	sigaction(SIGSEGV, &sa, &segv);
+	sigaction(SIGBUS, &sa, &bus);
+	if (sigsetjmp(faulted, 1) == 0)
+		die_of_it(f, at, (uint8_t)(old ^ 1u << bit % 8), how);
+	*at = old;
+	sigaction(SIGSEGV, &segv, NULL);
+	sigaction(SIGBUS, &bus, NULL);
+	sg_heap_forget_calls();
+	memcpy(fake_die_jmp, outer, sizeof(outer));
+	fake_die_armed = true;          /* this is within sg_heap_try */
+}
+
 static void
 flip_one(const struct sgf_op *op)
 {
@@ -243,6 +361,8 @@ flip_one(const struct sgf_op *op)
 	sg_note(reported);
 	SG_CHECK(SELFTEST, reported || !is_covered(f) || sg_known_blind(f, bit),
 	    "%s, bit %zu of %zu bytes", f->name, bit, f->bytes);
+	if (reported && op->b & 1)
+		die_of_flip(f, bit, op->b >> 1);
 }
 
 /* ---- bits that may have either value, for a reason ---- */

@@ -12,7 +12,7 @@
  *
  *   exit, gone      the thread ends and another goes on with its ops
  *   enter_fast/slow a signal to itself, whose handler allocates and frees
- *   fail, heal      fork: the child allocates, frees, verifies, and exits with 0
+ *   fail, heal, fork: fork: the child allocates, frees, verifies, and exits with 0
  *   verify, trim    spanguard_verify (if it is there), malloc_trim
  *
  * Status: 0; 1 with a message; a signal if the library ends it; 14 if it hangs. */
@@ -196,7 +196,7 @@ whole_heap(const char *name)
 {
 	if (starts(name, "enter_"))
 		pthread_kill(pthread_self(), SIGUSR1);
-	else if (strcmp(name, "fail") == 0 || strcmp(name, "heal") == 0)
+	else if (strcmp(name, "fail") == 0 || strcmp(name, "heal") == 0 || strcmp(name, "fork") == 0)
 		forked();
 	else if (strcmp(name, "trim") == 0 || strcmp(name, "scavenge") == 0)
 		malloc_trim(0);

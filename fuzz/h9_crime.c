@@ -22,7 +22,14 @@
  *
  * In debug and guard mode 10 to 12, and "overflow", are those of crime_rooms.c.
  *
- * An address that was handed out again is somebody's: 8 leaves it alone. */
+ * and of a sampled object, in the other modes:
+ *  10  write beside the object   canary                        its free
+ *
+ * An address that was handed out again is somebody's: 8 leaves it alone.
+ *
+ * What dies is then run once more with halt_on_error=0: the same must be told, at once
+ * or when the object is freed or the heap counted over, and the rest of the program
+ * must find all that is not the bug's as it was. */
 #include "crime.h"
 
 #include <string.h>
@@ -35,6 +42,8 @@
 #include "mlookup.h"
 #include "mspan.h"
 #include "msize.h"
+#include "verify.h"
+#include "../hardening/hooks.h"
 
 enum { BUGS = 13 };
 
@@ -52,6 +61,10 @@ static struct {
 	unsigned kind;
 	struct sg_room_bug room;   /* codes: of debug or guard mode */
 	uint8_t *stale[SGF_HANDLES];
+	uint8_t *flipped;          /* byte that was changed, */
+	uint8_t bits, now;         /* in which bits, and what it is now */
+	bool on;                   /* the program goes on after the error */
+	unsigned told;             /* how often it was told of */
 } crime;
 
 static char not_ours[64];
@@ -156,7 +169,10 @@ plant_wrong_align(const struct sgf_op *op)
 		return false;
 	expect(CODE(DIE_ALIGN_MISMATCH) | CODE(DIE_SIZE_MISMATCH), o.p);
 	sg_unpoison(o.p, o.usable);
-	sg_free_aligned_sized(o.p, align, o.asked);
+	if (op->b & 128 && !prog.config.options.mismatch)
+		free_aligned_check(o.p, align, API_DELETE_ALIGNED);
+	else
+		sg_free_aligned_sized(o.p, align, o.asked);
 	return true;
 }
 
@@ -169,7 +185,7 @@ plant_stale_call(const struct sgf_op *op, bool realloc)
 
 	expect(CODE(DIE_STALE_POINTER) | tiny, q);
 	if (realloc)
-		(void)!sg_realloc(q, o.asked + 1);
+		sg_free(sg_realloc(q, o.asked + 1));    /* one that goes on may be given another */
 	else
 		(void)sg_malloc_usable_size(q);
 	return true;
@@ -211,6 +227,15 @@ SG_UNCHECKED static void
 flip(uint8_t *at, uint8_t bits)
 {
 	*(volatile uint8_t *)at ^= bits;
+	crime.bits = bits;
+	crime.flipped = at;
+	crime.now = *at;
+}
+
+SG_UNCHECKED static uint8_t
+byte_at(const uint8_t *at)
+{
+	return *(const volatile uint8_t *)at;
 }
 
 static bool
@@ -266,6 +291,33 @@ plant_touch_of_freed(const struct sgf_op *op)
 	return true;
 }
 
+static bool
+is_sampled(const struct sg_object *o)
+{
+	struct room_object r;
+
+	return span_of((uintptr_t)o->p) == NULL && hook_object((uintptr_t)o->p, &r) &&
+	    r.kind == ROOM_SAMPLED;
+}
+
+/* In its own pages, where no guard is. */
+static bool
+plant_beside_sampled(const struct sgf_op *op)
+{
+	const struct sg_object *o = &prog.object[op->handle];
+	size_t page = sys_page_bytes();
+	uintptr_t start = align_down((uintptr_t)o->p, page), end = align_up((uintptr_t)o->p + o->asked, page);
+	size_t before = (uintptr_t)o->p - start, behind = end - ((uintptr_t)o->p + o->asked);
+
+	if (before + behind == 0)
+		return false;
+	expect(CODE(DIE_CANARY), o->p);
+	crime.pending = true;
+	size_t at = op->imm % (before + behind);
+	flip((uint8_t *)(at < before ? start + at : end - behind + at - before), (uint8_t)(op->b | 1));
+	return true;
+}
+
 /* Planted before the call that may see it: the death does not come back here. */
 static bool
 plant_in_room(const struct sgf_op *op)
@@ -277,6 +329,9 @@ plant_in_room(const struct sgf_op *op)
 		return false;
 	expect(crime.room.codes, NULL);
 	crime.pending = !crime.room.at_call;
+	crime.flipped = (uint8_t *)crime.room.changed;
+	crime.bits = (uint8_t)(op->imm | 1);
+	crime.now = crime.flipped != NULL ? byte_at(crime.flipped) : 0;
 	return true;
 }
 
@@ -290,6 +345,8 @@ plant(const struct sgf_op *op)
 		return false;
 	if (crime.kind >= 10 && sg_room_mode(&prog.header))
 		return plant_in_room(op);
+	if (crime.kind >= 10 && is_sampled(&prog.object[op->handle]))
+		return plant_beside_sampled(op);
 	switch (crime.kind) {
 	case 0:
 	case 1:
@@ -318,6 +375,86 @@ plant(const struct sgf_op *op)
 	}
 }
 
+/* ---- what was reported ---- */
+
+static uint32_t
+code_of(const struct die_info *d)
+{
+	if (d->code == DIE_VERIFY && strcmp(d->site, "CANARY-1") == 0)
+		return CODE(DIE_CANARY);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "ZERO-1") == 0)
+		return CODE(DIE_WRITE_AFTER_FREE);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-1") == 0)
+		return CODE(DIE_CANARY);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-2") == 0)
+		return CODE(DIE_UNDERFLOW_SEEN);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-3") == 0)
+		return CODE(DIE_WRITE_AFTER_FREE);
+	if (d->code == DIE_VERIFY && strcmp(d->site, "slack") == 0)
+		return crime.codes & (CODE(DIE_CANARY) | CODE(DIE_UNDERFLOW_SEEN));
+	return CODE(d->code);
+}
+
+/* ---- going on ---- */
+
+static void judge(const struct die_info *d);
+
+static void
+hear(const struct die_info *d)
+{
+	if (crime.told++ == 0)
+		judge(d);
+	SG_CHECK(DEATH, (code_of(d) & crime.codes) != 0, "first one thing was told, then code %d at %s",
+	    (int)d->code, d->site);
+}
+
+SG_UNCHECKED static void
+put_right(void)
+{
+	if (crime.flipped != NULL && !faults_there(crime.flipped) && *crime.flipped == crime.now)
+		*(volatile uint8_t *)crime.flipped ^= crime.bits;
+}
+
+/* Only who owns a span, or nobody's heir, looks into its slots while others may run. */
+static void
+count_over(unsigned thread)
+{
+	for (unsigned t = 0; t < SGF_THREADS && crime.told == 0; t++)
+		if (sg_heap_use((thread + t) % SGF_THREADS) != NULL)
+			verify_or_die();
+	sg_heap_use(thread);
+}
+
+/* Of a pending bug: the object is freed, or the heap counted over. */
+static void
+bring_to_light(const struct sgf_op *op)
+{
+	bool there = prog.object[op->handle].p != NULL;
+
+	crime.pending = false;
+	if (there && (op->b & 64 || is_sampled(&prog.object[op->handle])))
+		sg_prog_free(&prog, op->handle);
+	else
+		count_over(op->thread);
+	put_right();
+}
+
+/* Frees that were only told of were made all the same. */
+static void
+after_the_bug(const struct sgf_op *op)
+{
+	const struct sg_object *o = &prog.object[op->handle];
+	bool freed = crime.kind == 4 || crime.kind == 5 || crime.room.at_call;
+
+	if (crime.pending)
+		bring_to_light(op);
+	SG_CHECK(DETECT, crime.told != 0, "bug %u: nobody is told, and the program goes on", crime.kind);
+	if (o->p != NULL && freed)
+		sg_prog_forget(&prog, op->handle);
+	else if (o->p != NULL)
+		sg_poison(o->p, o->usable);
+}
+
 /* ---- the run ---- */
 
 static bool
@@ -344,7 +481,10 @@ step_with_bug(struct sg_prog *p, size_t i)
 	sg_at.op_name = sg_prog_language.op[op.code];
 	if (sg_heap_use(op.thread) == NULL)
 		return;
-	if (plant(&op) && crime.planted && !crime.pending)
+	bool was_planted = plant(&op) && crime.planted;
+	if (crime.on && (was_planted || crime.told != 0))
+		after_the_bug(&op);
+	else if (was_planted && !crime.pending)
 		SG_CHECK(DETECT, false, "bug %u: the call returned", crime.kind);
 }
 
@@ -372,24 +512,6 @@ without_bug(void *arg)
 	sg_prog_end(p);
 }
 
-static uint32_t
-code_of(const struct die_info *d)
-{
-	if (d->code == DIE_VERIFY && strcmp(d->site, "CANARY-1") == 0)
-		return CODE(DIE_CANARY);
-	if (d->code == DIE_VERIFY && strcmp(d->site, "ZERO-1") == 0)
-		return CODE(DIE_WRITE_AFTER_FREE);
-	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-1") == 0)
-		return CODE(DIE_CANARY);
-	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-2") == 0)
-		return CODE(DIE_UNDERFLOW_SEEN);
-	if (d->code == DIE_VERIFY && strcmp(d->site, "REDZONE-3") == 0)
-		return CODE(DIE_WRITE_AFTER_FREE);
-	if (d->code == DIE_VERIFY && strcmp(d->site, "slack") == 0)
-		return crime.codes & (CODE(DIE_CANARY) | CODE(DIE_UNDERFLOW_SEEN));
-	return CODE(d->code);
-}
-
 static void
 judge(const struct die_info *d)
 {
@@ -406,6 +528,21 @@ judge(const struct die_info *d)
 	sg_note(d->code);
 	if (sg_crime_seen != NULL)
 		sg_crime_seen(d);
+}
+
+/* As judged before, and then to the end. */
+static void
+run_on(const uint8_t *data, size_t bytes, struct sg_heap_config *config)
+{
+	memset(&crime, 0, sizeof(crime));
+	config->options.halt_on_error = false;
+	crime.on = true;
+	sg_room_let_through = false;
+	sg_prog_start_with(&prog, data, bytes, config);
+	sg_goes_on = hear;
+	sg_prog_must_live(&prog, with_bug);
+	sg_goes_on = NULL;
+	sg_prog_abandon(&prog);
 }
 
 int
@@ -431,7 +568,10 @@ sg_crime_run(const uint8_t *data, size_t bytes, bool check_clean)
 	if (d != NULL)
 		judge(d);
 	sg_prog_abandon(&prog);
-	return crime.planted;
+	bool planted = crime.planted;
+	if (d != NULL && check_clean)
+		run_on(data, bytes, &config);
+	return planted;
 }
 
 static int

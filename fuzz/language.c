@@ -15,7 +15,7 @@ const struct sgf_language sg_prog_language = {
 		"scavenge", "tick", "advance", "exit", "verify", "check", "stats",
 		"enter_fast", "enter_slow", "gone", "flush", "fail", "heal", "overflow",
 		"bug", "new", "new", "delete", "delete", "delete_sized", "malloc", "free",
-		"burst", "burst_free", "malloc", "free", "realloc",
+		"burst", "burst_free", "fork", "more", "more",
 	},
 	.knob = { "sweep share and window", "quarantine", "guards", "sampling" },
 };

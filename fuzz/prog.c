@@ -52,7 +52,7 @@ static const uint8_t codes[SGF_CODES] = {
 	OP_SCAVENGE, OP_TICK, OP_ADVANCE, OP_EXIT, OP_VERIFY, OP_CHECK, OP_STATS,
 	OP_ENTER_FAST, OP_ENTER_SLOW, OP_GONE, OP_FLUSH, OP_FAIL, OP_HEAL, OP_OVERFLOW,
 	OP_BUG, OP_NEW, OP_NEW, OP_DELETE, OP_DELETE, OP_DELETE_SIZED, OP_MALLOC, OP_FREE,
-	OP_BURST, OP_BURST_FREE, OP_MALLOC, OP_FREE, OP_REALLOC,
+	OP_BURST, OP_BURST_FREE, OP_FORK, OP_MORE, OP_MORE,
 };
 
 enum sg_op
@@ -333,8 +333,8 @@ own(struct sg_object *o)
 	sg_poison(o->p, o->usable);
 }
 
-static void
-forget(struct sg_prog *p, uint8_t handle)
+void
+sg_prog_forget(struct sg_prog *p, uint8_t handle)
 {
 	struct sg_object *o = &p->object[handle];
 	uint8_t last = p->live[--p->nlive];
@@ -530,7 +530,10 @@ give_back(const struct sg_object *o, enum sg_op op)
 		sg_free_aligned_sized(o->p, o->align, o->asked);
 		break;
 	case OP_DELETE:
-		freegc(o->p, API_DELETE);
+		if (o->align != 0)
+			free_aligned_check(o->p, o->align, API_DELETE_ALIGNED);
+		else
+			freegc(o->p, API_DELETE);
 		break;
 	case OP_DELETE_SIZED:
 		free_sized_check(o->p, o->asked, 0, API_DELETE_SIZED);
@@ -575,7 +578,7 @@ do_free(struct sg_prog *p, uint8_t handle, enum sg_op op)
 	if (o.p == NULL)
 		return;
 	check_content(&o);
-	forget(p, handle);
+	sg_prog_forget(p, handle);
 	size_t parked = parked_then(p, &o);
 	errno = ERRNO_MARK;
 	give_back(&o, fitting_free(&o, op));
@@ -630,7 +633,7 @@ do_realloc(struct sg_prog *p, uint8_t handle, const struct request *r)
 	sg_operations++;
 	if (o.p != NULL && total == 0) {        /* frees, as in glibc */
 		SG_CHECK(NULLNESS, q == NULL, "realloc of no bytes gave %p", q);
-		forget(p, handle);
+		sg_prog_forget(p, handle);
 		return;
 	}
 	judge(p, q, total, 0, false);
@@ -640,7 +643,7 @@ do_realloc(struct sg_prog *p, uint8_t handle, const struct request *r)
 	if (q == NULL)
 		return;
 	if (o.p != NULL)
-		forget(p, handle);
+		sg_prog_forget(p, handle);
 	admit(p, handle, q, total, 0, noscan);
 	keep = o.usable < total ? o.usable : total;
 	SG_CHECK(PREFIX, each_filled(q, o.key, o.usable, keep, word_equal, &where),
@@ -811,6 +814,30 @@ sg_prog_heal(struct sg_prog *p)
 	p->faults = false;
 }
 
+static int
+in_child(void)
+{
+	return 0;
+}
+
+static int
+in_parent(void)
+{
+	return 1;
+}
+
+/* Goes on as the child does, where the other threads are no more and what was theirs
+ * is left as it was, or as the parent. */
+static void
+do_fork(struct sg_prog *p, const struct sgf_op *op)
+{
+	bool child = (op->a & 3) != 0;
+
+	SG_CHECK(KEPT, proc_fork(child ? in_child : in_parent) == !child, "fork said something else");
+	sg_heap_forked();
+	observe(p, child);
+}
+
 static void
 whole_heap_op(struct sg_prog *p, const struct sgf_op *op, enum sg_op kind)
 {
@@ -845,6 +872,12 @@ whole_heap_op(struct sg_prog *p, const struct sgf_op *op, enum sg_op kind)
 	case OP_STATS:
 		sg_prog_check_stats(p);
 		check_stats_text();
+		break;
+	case OP_FORK:
+		do_fork(p, op);
+		break;
+	case OP_MORE:
+		sg_prog_more(p, op);
 		break;
 	case OP_FAIL:
 		fail_calls(p, op);
@@ -1041,7 +1074,7 @@ sg_prog_abandon(struct sg_prog *p)
 		struct sg_object *o = &p->object[p->live[p->nlive - 1]];
 		uint8_t *q = o->p;
 		bool boot = o->boot;
-		forget(p, p->live[p->nlive - 1]);
+		sg_prog_forget(p, p->live[p->nlive - 1]);
 		if (boot)
 			sg_free(q);
 	}

@@ -20,7 +20,7 @@ enum sg_op {
 	OP_REALLOC_NOSCAN, OP_FREE, OP_CFREE, OP_FREE_SIZED, OP_FREE_ALIGNED_SIZED,
 	OP_USABLE, OP_BURST, OP_BURST_FREE, OP_BURST_ZERO, OP_TRIM, OP_SCAVENGE, OP_TICK,
 	OP_ADVANCE, OP_EXIT, OP_VERIFY, OP_CHECK, OP_STATS, OP_ENTER_FAST, OP_ENTER_SLOW,
-	OP_GONE, OP_FLUSH, OP_FAIL, OP_HEAL, OP_OVERFLOW, OP_BUG, OP_NEW, OP_DELETE,
+	OP_GONE, OP_FLUSH, OP_FAIL, OP_HEAL, OP_OVERFLOW, OP_BUG, OP_FORK, OP_MORE, OP_NEW, OP_DELETE,
 	OP_DELETE_SIZED,
 };
 
@@ -80,8 +80,11 @@ void sg_prog_check_objects(struct sg_prog *p);
 void sg_prog_check_stats(struct sg_prog *p);
 
 void sg_prog_free(struct sg_prog *p, uint8_t handle);
+/* The object was freed, or is nobody's, by other means than sg_prog_free. */
+void sg_prog_forget(struct sg_prog *p, uint8_t handle);
 void sg_prog_free_all(struct sg_prog *p);
 void sg_prog_heal(struct sg_prog *p);
+void sg_prog_more(struct sg_prog *p, const struct sgf_op *op);
 bool sg_prog_malloc(struct sg_prog *p, uint8_t handle, size_t bytes);
 
 #endif

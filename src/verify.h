@@ -42,4 +42,7 @@ void verify_now_and_then(void);
  * work and the interrupted thread is not on its slow path, else soon after. */
 void verify_from_signal(void);
 
+/* Where the heap is made anew: no call was counted, and no signal is waited for. */
+void verify_reset(void);
+
 #endif

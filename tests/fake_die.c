@@ -95,7 +95,7 @@ report_warn(const char *first, ...)
 	fprintf(stderr, "fake_die: warning: %s\n", first);
 }
 
-void
+__attribute__((weak)) void
 complain(const struct die_info *info)
 {
 	die(info);

@@ -1060,7 +1060,7 @@ sys_after_fork_child(void)
 {
 }
 
-bool
+__attribute__((weak)) bool
 sys_is_only_thread(void)
 {
 	return false;
