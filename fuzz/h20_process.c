@@ -68,6 +68,7 @@ run(const uint8_t *data, size_t bytes)
 	}
 	if (heap)
 		process_life_stop();
+	sg_goes_on = NULL;
 	sim_stop();
 	log_set_path("/dev/null");
 	return 0;
