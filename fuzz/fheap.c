@@ -125,6 +125,7 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 	*o = *sg_mode_options(h->mode < 128 ? sg_mode_of(h) : OPT_MODE_HARDENED);
 	o->seed = h->seed != UINT32_MAX ? (uint64_t)h->seed + 1 : 0;    /* 0: the system's */
 	o->report_requests = false;     /* the programs ask for too much on purpose, */
+	o->report_oom = false;
 	o->mismatch = false;            /* and free with any function */
 	o->verify_at_exit = false;      /* the last heap of the process may be half a one */
 	o->scavenge = h->scavenge & 1 ? OPT_SCAVENGE_SLOW : OPT_SCAVENGE_OFF;
