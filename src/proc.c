@@ -563,7 +563,7 @@ on_process_exit(int status, void *arg)
 	say_last_words();
 }
 
-__attribute__((constructor(101))) void
+void
 proc_start(void)
 {
 	mallocinit();
@@ -589,7 +589,7 @@ proc_start(void)
 }
 
 /* Runs after the program's own atexit functions and destructors. */
-__attribute__((destructor(101))) void
+void
 proc_end(void)
 {
 	struct mcache *c = mcache_self();
