@@ -3,7 +3,7 @@
 replays the corpus, and fuzzes what survives that.
 
 usage: fuzz/mutants.py [--fuzz SECONDS] [--scratch SECONDS] [--ablate] [--apply-only]
-                       [--from-scratch] [--only N,N] [--json FILE]
+                       [--from-scratch] [--only N,N] [--jobs N] [--json FILE]
 
   --fuzz SECONDS      for each survivor and harness at most that long (default 0: not);
                       of CPU, as all seconds of fuzzing, so that a busy machine is no excuse
@@ -349,10 +349,10 @@ def scratch_one(path, harnesses, seconds):
     return fuzz(tree, touched, mine or harnesses[:1], seconds, True)
 
 
-def scratch(todo, harnesses, seconds):
+def scratch(todo, harnesses, seconds, jobs):
     print(f"\nfrom an empty corpus, at most {seconds} s a harness")
     took = []
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for path, k in zip(todo, pool.map(lambda q: scratch_one(q, harnesses, seconds), todo)):
             print(f"{name_of(path):30} " + (f"{k[0]:9} {k[1]:8} {k[2]:6.1f} s" if k
                                             else "SURVIVES"), flush=True)
@@ -369,12 +369,12 @@ def lives_without(result, oracle, harnesses):
                for v in result["built"])
 
 
-def ablate(results, harnesses):
+def ablate(results, harnesses, jobs):
     """Each oracle that killed: off, over the mutants it killed in replay."""
     print("\noracle off     lives then")
     mine = [r for r in results if r.get("killed") and r["by"] == "replay"
             and r["killed"][1] in harnesses]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         lives = dict(zip((r["name"] for r in mine), pool.map(
             lambda r: lives_without(r, r["killed"][0], harnesses), mine)))
     for oracle in sorted({r["killed"][0] for r in mine}):
@@ -392,6 +392,7 @@ def main():
     p.add_argument("--ablate", action="store_true")
     p.add_argument("--apply-only", action="store_true")
     p.add_argument("--only", type=lambda s: [int(x) for x in s.split(",")])
+    p.add_argument("--jobs", type=int, default=os.cpu_count())
     p.add_argument("--json")
     args = p.parse_args()
     todo = patches(args.only)
@@ -403,13 +404,14 @@ def main():
     plain = os.path.join(ROOT, "build/fuzz/plain/sgfuzz")
     harnesses = subprocess.run([plain, "list"], stdout=subprocess.PIPE, text=True,
                                check=True).stdout.split()
-    dead, base = replay(plain, harnesses)
-    dead = dead or replay(os.path.join(ROOT, "build/fuzz/asan/sgfuzz"), harnesses)[0]
+    dead, base = (None, {}) if args.from_scratch else replay(plain, harnesses)
+    if not args.from_scratch:
+        dead = dead or replay(os.path.join(ROOT, "build/fuzz/asan/sgfuzz"), harnesses)[0]
     if dead:
         sys.exit(f"the tree without a planted bug fails: {dead}")
     covered = covered_lines()
     print(f"{'planted bug':30} {'reached':7} {'triggered':9} {'oracle':9} {'harness':8} by")
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         results = []
         for r in pool.map(lambda q: one(q, args, harnesses, base, covered), todo):
             results.append(r)
@@ -421,9 +423,10 @@ def main():
         with open(args.json, "w", encoding="utf-8") as f:
             json.dump(results, f, indent=1)
     if args.ablate:
-        ablate(results, harnesses)
+        ablate(results, harnesses, args.jobs)
     if args.scratch:
-        scratch([q for q, r in zip(todo, results) if r["applies"]], harnesses, args.scratch)
+        scratch([q for q, r in zip(todo, results) if r["applies"]], harnesses, args.scratch,
+                args.jobs)
     if not all(r["applies"] for r in results):
         return 1
     return 0 if args.only or len(killed) >= KILLS else 1
