@@ -560,7 +560,8 @@ parked_then(const struct sg_prog *p, const struct sg_object *o)
 {
 	enum { SURE_BYTES = 1 << 20 };          /* quarantine.h's floor */
 	const struct options *opt = &p->config.options;
-	size_t room = opt->span_quarantine_bytes < SURE_BYTES ? opt->span_quarantine_bytes : SURE_BYTES;
+	size_t sure = opt->span_quarantine_fault ? SIZE_MAX : SURE_BYTES;     /* else it is a share */
+	size_t room = opt->span_quarantine_bytes < sure ? opt->span_quarantine_bytes : sure;
 	const struct mspan *s = span_of((uintptr_t)o->p);
 
 	if (s == NULL || !mspan_is_large(s) || opt->redzone ||
