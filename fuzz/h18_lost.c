@@ -21,33 +21,23 @@
 #include "../hardening/leaksuppress.h"
 #include "../src/print.h"
 
-enum op { LEAK, OTHER, LETTER, STAR, TIE, END, SPACE, NEWLINE, RAW, LINES, FIND, LOST, GROUP };
+#define OPS(OP) \
+	OP(LEAK, "leak", 0, 7) OP(OTHER, "other", 8, 9) OP(LETTER, "letter", 10, 23) \
+	OP(STAR, "star", 24, 29) OP(TIE, "tie", 30, 31) OP(END, "end", 32, 33) \
+	OP(SPACE, "space", 34, 35) OP(NEWLINE, "newline", 36, 42) OP(RAW, "raw", 43, 43) \
+	OP(LINES, "lines", 44, 44) OP(FIND, "find", 45, 51) OP(LOST, "lost", 52, 61) \
+	OP(GROUP, "group", 62, 63)
 
-static const char *const op_names[] = { "leak", "other", "letter", "star", "tie", "end", "space",
-	"newline", "raw", "lines", "find", "lost", "group" };
+enum op { OPS(SGF_ENUM) };
 
-static const uint8_t op_of[SGF_CODES] = {
-	[0 ... 7] = LEAK, [8 ... 9] = OTHER, [10 ... 23] = LETTER, [24 ... 29] = STAR,
-	[30 ... 31] = TIE, [32 ... 33] = END, [34 ... 35] = SPACE, [36 ... 42] = NEWLINE,
-	[43] = RAW, [44] = LINES, [45 ... 51] = FIND, [52 ... 61] = LOST, [62 ... 63] = GROUP,
-};
-
+static const uint8_t op_of[SGF_CODES] = { OPS(SGF_CODE) };
 static const struct sgf_language language = {
-	.op = {
-		"leak", "leak", "leak", "leak", "leak", "leak", "leak", "leak",
-		"other", "other", "letter", "letter", "letter", "letter", "letter", "letter",
-		"letter", "letter", "letter", "letter", "letter", "letter", "letter", "letter",
-		"star", "star", "star", "star", "star", "star", "tie", "tie",
-		"end", "end", "space", "space", "newline", "newline", "newline", "newline",
-		"newline", "newline", "newline", "raw", "lines", "find", "find", "find",
-		"find", "find", "find", "find", "lost", "lost", "lost", "lost",
-		"lost", "lost", "lost", "lost", "lost", "lost", "group", "group",
-	},
+	.op = { OPS(SGF_NAME) },
 	.knob = { "file: 1 missing, 2 directory, 3 no memory, 4 long" },
 };
 
 enum { TEXT_MAX = 16384, NAME_MAX_BYTES = 12, PATTERN_MAX = 2 * TEXT_MAX, LOST_MAX = 512,
-	FILE_MOST = 1 << 20, STACKS = 8, PRINTED_MAX = 1 << 16 };
+	FILE_MOST = 1 << 20, STACKS = 8, LOOKS_MAX = 32, PRINTED_MAX = 1 << 16 };
 
 enum file_state { FILE_READ, FILE_MISSING, FILE_DIRECTORY, FILE_NO_MEMORY, FILE_LONG, FILE_STATES };
 
@@ -59,6 +49,7 @@ static struct {
 	enum file_state file;
 	struct lost lost[LOST_MAX];
 	size_t n_lost;
+	unsigned looks;
 } g;
 
 static struct suppressions loaded;
@@ -368,27 +359,26 @@ do_group(const struct sgf_op *op)
 /* ---- the run ---- */
 
 static void
+step(const struct sgf_op *op)
+{
+	enum op what = op_of[op->code];
+
+	if (what < FIND)
+		do_text(op, what);
+	else if (what == LOST)
+		do_lost(op);
+	else if (++g.looks <= LOOKS_MAX && what == FIND)
+		do_find(op);
+	else if (g.looks <= LOOKS_MAX)
+		do_group(op);
+}
+
+static void
 body(void *arg)
 {
 	const struct { const uint8_t *data; size_t bytes; } *in = arg;
-	struct sgf_op op;
-	unsigned looks = 0;
 
-	for (size_t i = 0; i < sgf_ops(in->bytes); i++) {
-		sgf_read_op(in->data, in->bytes, i, &op);
-		enum op what = op_of[op.code];
-		sg_at.op = (long)i;
-		sg_at.op_name = op_names[what];
-		if (what < FIND)
-			do_text(&op, what);
-		else if (what == LOST)
-			do_lost(&op);
-		else if (++looks <= 32 && what == FIND)
-			do_find(&op);
-		else if (looks <= 32)
-			do_group(&op);
-	}
-	sg_at.op = -1;
+	sg_each_op(in->data, in->bytes, &language, step, NULL);
 	do_find(&(struct sgf_op){ .a = 5, .b = 4, .imm = 0x1b2d4e });
 	do_group(&(struct sgf_op){ 0 });
 }

@@ -38,28 +38,17 @@
 #include "marena.h"
 #include "proc.h"
 
-enum op { NEW, LINK, ROOT, FREE, PASS, FORGET, RANGE, UNRANGE, PARK, DUE };
+#define OPS(OP) \
+	OP(NEW, "new", 0, 15) OP(LINK, "link", 16, 27) OP(ROOT, "root", 28, 35) \
+	OP(FREE, "free", 36, 39) OP(PASS, "pass", 40, 45) OP(FORGET, "forget", 46, 48) \
+	OP(RANGE, "range", 49, 53) OP(UNRANGE, "unrange", 54, 55) OP(PARK, "park", 56, 59) \
+	OP(DUE, "due", 60, 63)
 
-static const char *const op_names[] = { "new", "link", "root", "free", "pass", "forget", "range",
-	"unrange", "park", "due" };
+enum op { OPS(SGF_ENUM) };
 
-static const uint8_t op_of[SGF_CODES] = {
-	[0 ... 15] = NEW, [16 ... 27] = LINK, [28 ... 35] = ROOT, [36 ... 39] = FREE,
-	[40 ... 45] = PASS, [46 ... 48] = FORGET, [49 ... 53] = RANGE, [54 ... 55] = UNRANGE,
-	[56 ... 59] = PARK, [60 ... 63] = DUE,
-};
-
+static const uint8_t op_of[SGF_CODES] = { OPS(SGF_CODE) };
 static const struct sgf_language language = {
-	.op = {
-		"new", "new", "new", "new", "new", "new", "new", "new",
-		"new", "new", "new", "new", "new", "new", "new", "new",
-		"link", "link", "link", "link", "link", "link", "link", "link",
-		"link", "link", "link", "link", "root", "root", "root", "root",
-		"root", "root", "root", "root", "free", "free", "free", "free",
-		"pass", "pass", "pass", "pass", "pass", "pass", "forget", "forget",
-		"forget", "range", "range", "range", "range", "range", "unrange", "unrange",
-		"park", "park", "park", "park", "due", "due", "due", "due",
-	},
+	.op = { OPS(SGF_NAME) },
 	.knob = { "quarantine=mark" },
 };
 
@@ -555,11 +544,12 @@ do_due(const struct sgf_op *op)
 /* ---- the run ---- */
 
 static void
-step(const struct sgf_op *op, enum op what)
+step(const struct sgf_op *op)
 {
+	enum op what = op_of[op->code];
 	bool costly = what == PASS || what == FORGET || what == PARK || what == DUE;
 
-	if (costly && ++g.passes > PASSES_MAX)
+	if (sg_heap_use(0) == NULL || (costly && ++g.passes > PASSES_MAX))
 		return;
 	switch (what) {
 	case NEW: do_new(op); break;
@@ -579,16 +569,8 @@ static void
 body(void *arg)
 {
 	const struct { const uint8_t *data; size_t bytes; } *in = arg;
-	struct sgf_op op;
 
-	for (size_t i = 0; i < sgf_ops(in->bytes); i++) {
-		sgf_read_op(in->data, in->bytes, i, &op);
-		sg_at.op = (long)i;
-		sg_at.op_name = op_names[op_of[op.code]];
-		if (sg_heap_use(0) != NULL)
-			step(&op, op_of[op.code]);
-	}
-	sg_at.op = -1;
+	sg_each_op(in->data, in->bytes, &language, step, NULL);
 	sg_heap_verify();
 }
 

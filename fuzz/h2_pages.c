@@ -16,27 +16,18 @@
 
 enum { CHUNKS_MAX = 6, RUNS_MAX = 4096 };
 
-enum op { GROW, ALLOC, ALIGNED, ALLOC_AT, FREE, FREE_PART, FILL, CACHE_ALLOC, FLUSH, SCAV_BEGIN,
-	SCAV_END, CHECK };
+#define OPS(OP) \
+	OP(GROW, "grow", 58, 62) OP(ALLOC, "alloc", 0, 15) OP(ALIGNED, "aligned", 30, 33) \
+	OP(ALLOC_AT, "alloc_at", 34, 37) OP(FREE, "free", 16, 29) \
+	OP(FREE_PART, "free_part", 38, 41) OP(FILL, "fill", 42, 43) \
+	OP(CACHE_ALLOC, "cache_alloc", 44, 49) OP(FLUSH, "flush", 50, 51) \
+	OP(SCAV_BEGIN, "scav_begin", 52, 54) OP(SCAV_END, "scav_end", 55, 57) \
+	OP(CHECK, "check", 63, 63)
 
-static const struct sgf_language language = {
-	.op = {
-		"alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc",
-		"alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc",
-		"free", "free", "free", "free", "free", "free", "free", "free",
-		"free", "free", "free", "free", "free", "free", "aligned", "aligned",
-		"aligned", "aligned", "alloc_at", "alloc_at", "alloc_at", "alloc_at", "free_part", "free_part",
-		"free_part", "free_part", "fill", "fill", "cache_alloc", "cache_alloc", "cache_alloc", "cache_alloc",
-		"cache_alloc", "cache_alloc", "flush", "flush", "scav_begin", "scav_begin", "scav_begin", "scav_end",
-		"scav_end", "scav_end", "grow", "grow", "grow", "grow", "grow", "check",
-	},
-};
+enum op { OPS(SGF_ENUM) };
 
-static const uint8_t op_of[SGF_CODES] = {
-	[0 ... 15] = ALLOC, [16 ... 29] = FREE, [30 ... 33] = ALIGNED, [34 ... 37] = ALLOC_AT,
-	[38 ... 41] = FREE_PART, [42 ... 43] = FILL, [44 ... 49] = CACHE_ALLOC, [50 ... 51] = FLUSH,
-	[52 ... 54] = SCAV_BEGIN, [55 ... 57] = SCAV_END, [58 ... 61] = GROW, [62] = GROW, [63] = CHECK,
-};
+static const uint8_t op_of[SGF_CODES] = { OPS(SGF_CODE) };
+static const struct sgf_language language = { .op = { OPS(SGF_NAME) } };
 
 struct run {
 	uintptr_t addr;
@@ -399,19 +390,10 @@ static int
 run(const uint8_t *data, size_t bytes)
 {
 	struct sgf_header h;
-	struct sgf_op op;
 
 	sgf_read_header(data, bytes, &h);
 	start(&h);
-	for (size_t i = 0; i < sgf_ops(bytes); i++) {
-		sgf_read_op(data, bytes, i, &op);
-		sg_at.op = (long)i;
-		sg_at.op_name = language.op[op.code];
-		step(&op);
-		if (h.verify != 0 && i % h.verify == 0)
-			compare_all();
-	}
-	sg_at.op = -1;
+	sg_each_op(data, bytes, &language, step, compare_all);
 	scav_end();
 	do_flush();
 	compare_all();

@@ -18,25 +18,18 @@
 
 enum state { FREE, WINDOW, LIVE, REMOTE, FREED };
 
-enum op { POP, OWN_FREE, REMOTE_FREE, DRAIN, SWEEP, RETURN, LOOK, RACE };
+#define OPS(OP) \
+	OP(POP, "pop", 0, 15) OP(OWN_FREE, "own_free", 16, 27) \
+	OP(REMOTE_FREE, "remote_free", 28, 39) OP(DRAIN, "drain", 40, 43) \
+	OP(SWEEP, "sweep", 44, 47) OP(RETURN, "return", 48, 49) OP(LOOK, "look", 50, 61) \
+	OP(RACE, "race", 62, 63)
 
+enum op { OPS(SGF_ENUM) };
+
+static const uint8_t op_of[SGF_CODES] = { OPS(SGF_CODE) };
 static const struct sgf_language language = {
-	.op = {
-		"pop", "pop", "pop", "pop", "pop", "pop", "pop", "pop",
-		"pop", "pop", "pop", "pop", "pop", "pop", "pop", "pop",
-		"own_free", "own_free", "own_free", "own_free", "own_free", "own_free", "own_free", "own_free",
-		"own_free", "own_free", "own_free", "own_free", "remote_free", "remote_free", "remote_free", "remote_free",
-		"remote_free", "remote_free", "remote_free", "remote_free", "remote_free", "remote_free", "remote_free", "remote_free",
-		"drain", "drain", "drain", "drain", "sweep", "sweep", "sweep", "sweep",
-		"return", "return", "look", "look", "look", "look", "look", "look",
-		"look", "look", "look", "look", "look", "look", "race", "race",
-	},
+	.op = { OPS(SGF_NAME) },
 	.knob = { "class", "window" },
-};
-
-static const uint8_t op_of[SGF_CODES] = {
-	[0 ... 15] = POP, [16 ... 27] = OWN_FREE, [28 ... 39] = REMOTE_FREE, [40 ... 43] = DRAIN,
-	[44 ... 47] = SWEEP, [48 ... 49] = RETURN, [50 ... 61] = LOOK, [62 ... 63] = RACE,
 };
 
 enum { SPAN_WORDS = 257, BASE_PAGE = 1 << 20 };
@@ -279,19 +272,10 @@ static int
 run(const uint8_t *data, size_t bytes)
 {
 	struct sgf_header h;
-	struct sgf_op op;
 
 	sgf_read_header(data, bytes, &h);
 	start(&h);
-	for (size_t i = 0; i < sgf_ops(bytes); i++) {
-		sgf_read_op(data, bytes, i, &op);
-		sg_at.op = (long)i;
-		sg_at.op_name = language.op[op.code];
-		step(&op);
-		if (h.verify != 0 && i % h.verify == 0)
-			compare();
-	}
-	sg_at.op = -1;
+	sg_each_op(data, bytes, &language, step, compare);
 	compare();
 	sweep();
 	compare();

@@ -21,25 +21,15 @@
 #include "mstats.h"
 #include "msize.h"
 
-enum op { ALLOC, FREE, EXIT, SWEEP, TRIM, FLUSH, CHECK };
+#define OPS(OP) \
+	OP(ALLOC, "alloc", 0, 23) OP(FREE, "free", 24, 47) OP(EXIT, "exit", 48, 52) \
+	OP(SWEEP, "sweep", 53, 56) OP(TRIM, "trim", 57, 58) OP(FLUSH, "flush", 59, 61) \
+	OP(CHECK, "check", 62, 63)
 
-static const struct sgf_language language = {
-	.op = {
-		"alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc",
-		"alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc",
-		"alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc", "alloc",
-		"free", "free", "free", "free", "free", "free", "free", "free",
-		"free", "free", "free", "free", "free", "free", "free", "free",
-		"free", "free", "free", "free", "free", "free", "free", "free",
-		"exit", "exit", "exit", "exit", "exit", "sweep", "sweep", "sweep",
-		"sweep", "trim", "trim", "flush", "flush", "flush", "check", "check",
-	},
-};
+enum op { OPS(SGF_ENUM) };
 
-static const uint8_t op_of[SGF_CODES] = {
-	[0 ... 23] = ALLOC, [24 ... 47] = FREE, [48 ... 52] = EXIT, [53 ... 56] = SWEEP,
-	[57 ... 58] = TRIM, [59 ... 61] = FLUSH, [62 ... 63] = CHECK,
-};
+static const uint8_t op_of[SGF_CODES] = { OPS(SGF_CODE) };
+static const struct sgf_language language = { .op = { OPS(SGF_NAME) } };
 
 enum { BATCH = 12 };
 
@@ -223,19 +213,8 @@ static void
 body(void *arg)
 {
 	const struct { const uint8_t *data; size_t bytes; } *in = arg;
-	struct sgf_header h;
-	struct sgf_op op;
 
-	sgf_read_header(in->data, in->bytes, &h);
-	for (size_t i = 0; i < sgf_ops(in->bytes); i++) {
-		sgf_read_op(in->data, in->bytes, i, &op);
-		sg_at.op = (long)i;
-		sg_at.op_name = language.op[op.code];
-		step(&op);
-		if (h.verify != 0 && i % h.verify == 0)
-			check();
-	}
-	sg_at.op = -1;
+	sg_each_op(in->data, in->bytes, &language, step, check);
 	check();
 	for (unsigned k = 0; k < SGF_HANDLES; k++)
 		do_free(&(struct sgf_op){ .handle = (uint8_t)k });

@@ -102,6 +102,25 @@ sg_fail(enum sg_oracle o, const char *format, ...)
 	abort();
 }
 
+void
+sg_each_op(const uint8_t *data, size_t bytes, const struct sgf_language *l,
+    void (*step)(const struct sgf_op *op), void (*check)(void))
+{
+	struct sgf_header h;
+	struct sgf_op op;
+
+	sgf_read_header(data, bytes, &h);
+	for (size_t i = 0; i < sgf_ops(bytes); i++) {
+		sgf_read_op(data, bytes, i, &op);
+		sg_at.op = (long)i;
+		sg_at.op_name = l->op[op.code];
+		step(&op);
+		if (check != NULL && h.verify != 0 && i % h.verify == 0)
+			check();
+	}
+	sg_at.op = -1;
+}
+
 /* Whole granules inside [p, p + bytes); of a large object, both ends. */
 static void
 each_edge(const void *p, size_t bytes, void (*fn)(const void *p, size_t bytes))

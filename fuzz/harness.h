@@ -34,6 +34,10 @@ struct sg_harness {
 	int (*run)(const uint8_t *data, size_t bytes);    /* 0 */
 };
 
+/* Each op in turn, with sg_at set; check after every header.verify-th (NULL: never). */
+void sg_each_op(const uint8_t *data, size_t bytes, const struct sgf_language *l,
+    void (*step)(const struct sgf_op *op), void (*check)(void));
+
 #define HARNESS(name) extern const struct sg_harness sg_h_##name;
 #include "harnesses.def"
 

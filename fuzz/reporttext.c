@@ -9,8 +9,6 @@
 #include "report_json.h"
 #include "report_text.h"
 
-#include "../src/report.h"
-
 enum { TEXT_BYTES = 61440, DEEPEST = 16, JSON_MOST_BYTES = 1 << 20 };
 
 static struct facts facts;
@@ -231,18 +229,6 @@ report_note(void (*compose)(struct print *p, void *arg), void *arg)
 	fake_note[p.len < sizeof(fake_note) ? p.len : sizeof(fake_note) - 1] = 0;
 	note_whole = p.len != 0 && (fake_note[0] == '=');
 	fake_notes++;
-}
-
-bool
-report_look_up(uintptr_t pc, const char **symbol, const char **module)
-{
-	const struct frame_facts *fr = facts_frame(pc);
-
-	if (fr->module == NULL)
-		return false;
-	*symbol = fr->symbol;
-	*module = fr->module->path;
-	return true;
 }
 
 void

@@ -62,6 +62,12 @@ struct sgf_language {
 	const char *knob[4];   /* what the header's knobs are, for people; may be NULL */
 };
 
+/* A harness's ops once, as OPS(OP) of rows OP(enumerator, name, first code, last code):
+ * enum op { OPS(SGF_ENUM) }, op_of[SGF_CODES] = { OPS(SGF_CODE) }, .op = { OPS(SGF_NAME) }. */
+#define SGF_ENUM(id, name, from, to) id,
+#define SGF_CODE(id, name, from, to) [from ... to] = id,
+#define SGF_NAME(id, name, from, to) [from ... to] = name,
+
 size_t sgf_ops(size_t bytes);      /* ops in a file of that many bytes */
 void sgf_read_header(const uint8_t *data, size_t bytes, struct sgf_header *out);
 void sgf_read_op(const uint8_t *data, size_t bytes, size_t i, struct sgf_op *out);

@@ -15,7 +15,6 @@
 #define report_put_error sim_report_put_error
 #define report_put_address sim_report_put_address
 #define report_put_frames sim_report_put_frames
-#define report_look_up sim_report_look_up
 #define report_leak_json sim_report_leak_json
 #define report_forget sim_report_forget
 

@@ -17,7 +17,6 @@ void sim_report_put_warning(struct print *p);
 void sim_report_put_error(struct print *p);
 void sim_report_put_address(struct print *p, uintptr_t addr);
 void sim_report_put_frames(struct print *p, const uintptr_t *pcs, size_t n);
-bool sim_report_look_up(uintptr_t pc, const char **symbol, const char **module);
 struct leak_facts;
 void sim_report_leak_json(const struct leak_facts *leak);
 void sim_report_forget(void);

@@ -134,7 +134,7 @@ leaknames_find(const struct module *m, uintptr_t addr)
 bool
 leaknames_look_up(uintptr_t pc, const char **function, const char **module)
 {
-	if (!report_look_up(pc, function, module))
+	if (!facts_look_up(pc, function, module))
 		return false;
 	if (*function == NULL)
 		*function = leaknames_find(facts_frame(pc)->module, pc);

@@ -18,7 +18,7 @@ enum { LEAKNAME_BYTES = 256 };
 /* NULL: no symbol of the file covers addr. The string is good until the next call. */
 const char *leaknames_find(const struct module *m, uintptr_t addr);
 
-/* As report_look_up, with functions that are not exported. */
+/* As facts_look_up, with functions that are not exported. */
 bool leaknames_look_up(uintptr_t pc, const char **function, const char **module);
 
 /* What a name as linked is in the source, without its arguments, if it is a plain or a

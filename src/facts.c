@@ -61,6 +61,17 @@ facts_frame(uintptr_t pc)
 	return &frame;
 }
 
+bool
+facts_look_up(uintptr_t pc, const char **symbol, const char **module)
+{
+	const struct frame_facts *fr = facts_frame(pc);
+	if (fr->module == NULL)
+		return false;
+	*symbol = fr->symbol;
+	*module = fr->module->path;
+	return true;
+}
+
 size_t
 facts_modules(const struct module **list)
 {

@@ -143,6 +143,10 @@ void facts_forget(struct facts *f);
 /* Valid until the next call. */
 const struct frame_facts *facts_frame(uintptr_t pc);
 
+/* The path of a frame's module, and its dynamic symbol or NULL; until the next question
+ * about a frame. false: it is in no module. */
+bool facts_look_up(uintptr_t pc, const char **symbol, const char **module);
+
 /* The modules of all frames asked for since facts_begin, and how many. */
 size_t facts_modules(const struct module **list);
 

@@ -362,17 +362,6 @@ report_put_error(struct print *p)
 	print_str(p, "==ERROR: spanguard: ");
 }
 
-bool
-report_look_up(uintptr_t pc, const char **symbol, const char **module)
-{
-	const struct frame_facts *fr = facts_frame(pc);
-	if (fr->module == NULL)
-		return false;
-	*symbol = fr->symbol;
-	*module = fr->module->path;
-	return true;
-}
-
 void
 report_put_address(struct print *p, uintptr_t addr)
 {

@@ -34,9 +34,6 @@ void report_put_warning(struct print *p);
 void report_put_error(struct print *p);
 void report_put_address(struct print *p, uintptr_t addr);
 void report_put_frames(struct print *p, const uintptr_t *pcs, size_t n);
-/* The module of a pc, and its dynamic symbol or NULL; until the next call of any of
- * these. false: it is in no module. */
-bool report_look_up(uintptr_t pc, const char **symbol, const char **module);
 /* A line of JSON for leaked objects of one place, if anybody wants it. */
 struct leak_facts;
 void report_leak_json(const struct leak_facts *leak);

@@ -1,9 +1,8 @@
 /* fake_die.c - see fake_die.h. */
 #include "fake_die.h"
+#include "facts.h"
 #include "print.h"
 #include "report.h"
-
-#include "../src/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,7 +130,7 @@ report_put_error(struct print *p)
 
 /* Every pc is in /lib/module; those below 0x10000 are functions by their number. */
 __attribute__((weak)) bool
-report_look_up(uintptr_t pc, const char **symbol, const char **module)
+facts_look_up(uintptr_t pc, const char **symbol, const char **module)
 {
 	static char name[16];
 
