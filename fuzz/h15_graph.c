@@ -822,15 +822,17 @@ step(const struct sgf_op *op, enum op what)
 	forget_unpinned();
 }
 
-static enum op
-op_of(const struct sgf_op *op)
-{
-	const char *name = language.op[op->code] != NULL ? language.op[op->code] : language.op[0];
+/* Before the first input, while no pointer is about: libFuzzer has a strcmp that remembers
+ * what was compared, and with it what is on the stack there. */
+static uint8_t op_of[SGF_CODES];
 
-	for (int i = 0; i < OPS; i++)
-		if (strcmp(op_names[i], name) == 0)
-			return (enum op)i;
-	return OP_NEW;
+__attribute__((constructor)) static void
+make_ops(void)
+{
+	for (int code = 0; code < SGF_CODES; code++)
+		for (int i = 0; i < OPS; i++)
+			if (language.op[code] != NULL && strcmp(op_names[i], language.op[code]) == 0)
+				op_of[code] = (uint8_t)i;
 }
 
 struct input {
@@ -853,7 +855,7 @@ body(void *arg)
 	hook_leak_ignore(shield);
 	for (size_t i = 0; i < sgf_ops(in->bytes); i++) {
 		sgf_read_op(in->data, in->bytes, i, &op);
-		enum op what = op_of(&op);
+		enum op what = (enum op)op_of[op.code];
 		sg_at.op = (long)i;
 		sg_at.op_name = op_names[what];
 		/* each costs as much as a thousand of the others */

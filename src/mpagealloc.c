@@ -340,6 +340,15 @@ find(struct page_alloc *p, size_t npages)
 
 /* -- alloc --------------------------------------------------------------- */
 
+static void
+scav_mark(struct page_alloc *p, size_t chunk)
+{
+	size_t r = chunk >> CHUNKS_LOG_REGION;
+	map_set(p->regions[r]->scav_maybe, chunk % PAGE_REGION_CHUNKS);
+	if (r > p->scav_region)
+		p->scav_region = r;
+}
+
 /* Makes one scavenged run Ready. */
 static bool
 commit_run(struct page_alloc *p, uintptr_t addr, size_t npages, size_t *zeroed_pages)
@@ -397,10 +406,15 @@ claim(struct page_alloc *p, uintptr_t addr, size_t npages)
 static bool
 commit_and_claim(struct page_alloc *p, uintptr_t addr, size_t npages, size_t *zeroed_pages)
 {
-	if (!commit(p, addr, npages, zeroed_pages))
-		return false;
-	claim(p, addr, npages);
-	return true;
+	if (commit(p, addr, npages, zeroed_pages)) {
+		claim(p, addr, npages);
+		return true;
+	}
+	/* the runs before the refused one are Ready now, and idle */
+	struct walk w = { .addr = addr, .left_pages = npages };
+	while (walk_next(&w))
+		scav_mark(p, w.chunk);
+	return false;
 }
 
 uintptr_t
@@ -483,15 +497,6 @@ page_alloc_take64(struct page_alloc *p, uintptr_t *base, uint64_t *scav)
 }
 
 /* -- free ---------------------------------------------------------------- */
-
-static void
-scav_mark(struct page_alloc *p, size_t chunk)
-{
-	size_t r = chunk >> CHUNKS_LOG_REGION;
-	map_set(p->regions[r]->scav_maybe, chunk % PAGE_REGION_CHUNKS);
-	if (r > p->scav_region)
-		p->scav_region = r;
-}
 
 /* Dies unless all of the range is handed out. */
 static void

@@ -645,6 +645,40 @@ test_no_metadata_memory(void **state)
 }
 
 static void
+scavenge(uintptr_t want_addr, size_t want)
+{
+	uintptr_t at = 0;
+	assert_int_equal(page_alloc_scavenge_begin(&heap, CHUNK_PAGES, &at), want);
+	assert_int_equal(at, want_addr);
+	sys_unused((void *)at, want << PAGE_SHIFT);
+	page_alloc_scavenge_end(&heap, at, want);
+}
+
+/* The first run was made Ready, the second was refused: the first is idle now, in a
+ * chunk that had nothing to scavenge. */
+static void
+test_refused_run_leaves_idle_pages(void **state)
+{
+	uintptr_t base = 3 * GIB16, a = base + CHUNK_SIZE, b = a + CHUNK_SIZE, where;
+	size_t zeroed;
+	(void)state;
+	world_start(4096, 13);
+	op_grow(base, 3);
+	assert_int_equal(page_alloc_alloc(&heap, 2 * CHUNK_PAGES + 1, &zeroed), base);
+	page_alloc_free(&heap, a, CHUNK_PAGES);
+	scavenge(a, CHUNK_PAGES);
+	page_alloc_free(&heap, base, 1);
+	scavenge(base, 1);                      /* ... and a's chunk was looked into in vain */
+	page_alloc_free(&heap, b, 1);
+	sys_addr_refuse_used = 2;
+	assert_int_equal(page_alloc_alloc(&heap, CHUNK_PAGES + 9, &zeroed), 0);
+	assert_null(page_alloc_verify(&heap, &where));
+	assert_int_equal(page_alloc_idle_pages(&heap), CHUNK_PAGES + 1);
+	scavenge(b, 1);
+	scavenge(a, CHUNK_PAGES);
+}
+
+static void
 test_is_free(void **state)
 {
 	uintptr_t base = 3 * GIB16;
@@ -939,6 +973,7 @@ main(void)
 		cmocka_unit_test(test_gap_breaks_run),
 		cmocka_unit_test(test_search_addr_is_grown),
 		cmocka_unit_test(test_no_metadata_memory),
+		cmocka_unit_test(test_refused_run_leaves_idle_pages),
 		cmocka_unit_test(test_is_free),
 		cmocka_unit_test(test_aligned_exact),
 		cmocka_unit_test(test_call_errors),
