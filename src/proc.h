@@ -30,9 +30,9 @@ void proc_heap_config(struct mheap_config *out);
  * the heap stays locked for FORK_WAIT_NS: then child_without_handlers is all there is. */
 int proc_fork(int (*bare)(void));
 
-/* Constructor and destructor, before the program's own and before export_bound.c's;
- * said here, since gcc forgets the priority of what was declared without it. Test builds call them again, after proc_forget_start,
- * which makes the next mallocinit the first. */
+/* Constructor, before the program's own and export_bound.c's, and destructor; said
+ * here, because gcc forgets the priority of what was declared without it. Test builds
+ * call them again, after proc_forget_start, which makes the next mallocinit the first. */
 __attribute__((constructor(101))) void proc_start(void);
 __attribute__((destructor(101))) void proc_end(void);
 void proc_forget_start(void);
