@@ -113,19 +113,18 @@ def bug(build):
 
 
 def cells():
-    """Eight threads where size makes a difference to the way an object goes."""
     for language, classes in CLASSES.items():
         for what in classes:
             for size in SIZES:
-                yield language, what, size, 1
-            for size in (100, 100000):
-                yield language, what, size, 8
+                yield from ((language, what, size, threads) for threads in (1, 8))
 
 
 @pytest.mark.parametrize("language,what,size,threads", cells())
 def test_named(bug, run, language, what, size, threads):
     done = run([COMMAND, "--mode=debug", bug(language), what, size, threads])
     first, error, made, freed = expected(language, what, size)
+    if threads == 8:
+        first = first.replace("at patrol", "at patrol|at verify")       # the others may outlive its wait
     assert done.status == -6, done
     assert len(re.findall(r"^==\d+==ERROR: spanguard: ", done.err, re.M)) == 1, done
     assert re.search(r"^==\d+==ERROR: spanguard: " + first, done.err, re.M), done
