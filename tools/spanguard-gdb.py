@@ -330,17 +330,28 @@ def said_address(text):
     return int(gdb.parse_and_eval(text).cast(gdb.lookup_type("unsigned long")))
 
 
-def show_frame(index, pc):
+def functions_at(pc):
+    """The function, after those that are inlined into it there, the innermost first."""
+    names, block = [], gdb.block_for_pc(pc)
+    while block is not None and not block.is_static and not block.is_global:
+        if block.function is not None:
+            names.append(block.function.print_name)
+        block = block.superblock
+    return names
+
+
+def show_frame(library, index, pc):
     """The call is before the address that it returns to."""
     place = gdb.find_pc_line(pc - 1)
-    block = gdb.block_for_pc(pc - 1)
-    while block is not None and block.function is None:
-        block = block.superblock
-    name = block.function.print_name if block is not None else None
-    if name is None:
-        name = gdb.execute(f"info symbol {pc - 1:#x}", to_string=True).split(" in section")[0].strip()
-    where = f" at {place.symtab.filename}:{place.line}" if place.symtab is not None else f" ({gdb.solib_name(pc) or '?'})"
-    print(f"#{index:<2} {pc:#018x} in {name}{where}")
+    names = functions_at(pc - 1)
+    module = gdb.solib_name(pc)
+    where = f" at {place.symtab.filename}:{place.line}" if place.symtab is not None else f" ({module or gdb.current_progspace().filename})"
+    if not names:
+        names = [gdb.execute(f"info symbol {pc - 1:#x}", to_string=True).split(" in section")[0].strip()]
+    elif module is not None and module == library.objfile.filename:
+        names, where = names[-1:], f" ({module})"       # what is inlined into malloc is of no interest
+    inlined = "".join(f", inlined into {name}" for name in names[1:])
+    print(f"#{index:<2} {pc:#018x} in {names[0]}{where}{inlined}")
 
 
 class SpanguardCommand(gdb.Command):
@@ -392,7 +403,7 @@ class BtCommand(gdb.Command):
         if not stack:
             raise gdb.GdbError("the stack has not been kept (stack_depth, depot_bytes)")
         for index, pc in enumerate(stack):
-            show_frame(index, pc)
+            show_frame(Library(), index, pc)
 
 
 class SpansCommand(gdb.Command):

@@ -16,6 +16,12 @@ make_one(size_t n)
 	return p;
 }
 
+__attribute__((always_inline)) static inline void *
+make_parked(void)
+{
+	return make_one(200000);
+}
+
 __attribute__((noinline)) static void
 drop_one(void *p)
 {
@@ -38,7 +44,7 @@ main(int argc, char **argv)
 	drop_one(freed);
 	inner = (char *)live[9] + 40;
 	large = make_one(300000);
-	parked = make_one(200000);
+	parked = make_parked();
 	drop_one(parked);
 	stop_here();
 	if (argc > 1)

@@ -105,8 +105,10 @@ def test_sampled(gdb):
 def test_bt(gdb):
     malloc, free_, make, drop = map(line_of, ("malloc(n)", "free(p)", "make_one(100)", "drop_one(freed)"))
     for mode in RECORDS:
-        (alloc, free, alive), done = gdb(f"mode={mode}", "spanguard bt alloc inner", "spanguard bt free freed",
-                                         "spanguard bt free live[3]")
+        (alloc, free, alive, parked), done = gdb(f"mode={mode}", "spanguard bt alloc inner", "spanguard bt free freed",
+                                                 "spanguard bt free live[3]", "spanguard bt alloc parked")
+        assert re.match(r"#0 +0x[0-9a-f]+ in malloc \(.*libspanguard\.so\)\n#1 ", alloc), done
+        assert re.search(rf"^#2 .* in make_parked at .*heap\.c:{line_of('make_one(200000)')}, inlined into main$", parked, re.M), done
         assert re.search(rf"^#\d .* in make_one at .*heap\.c:{malloc}\n#\d .* in main at .*heap\.c:{make}$", alloc, re.M), done
         assert re.search(rf"^#\d .* in drop_one at .*heap\.c:{free_}\n#\d .* in main at .*heap\.c:{drop}$", free, re.M), done
         assert alive == "" and "it has not been freed" in done.err, done
