@@ -166,6 +166,27 @@ def test_auto_load(run, heap, library, scratch):
     assert "is 0 bytes inside of a 112-byte object" in done.out, done
 
 
+STALE = """#include <stdlib.h>
+__attribute__((noinline)) static void drop(char *p) { free(p); }
+int main(void) { char *volatile p = malloc(72); drop(p); return p[8]; }
+"""
+
+
+def test_started_in_gdb(run, library, scratch):
+    """The command becomes the program under gdb, which stops at the access; then comes the report."""
+    source, program = scratch / "stale.c", scratch / "stale"
+    source.write_text(STALE)
+    run(["gcc", "-g", "-O1", "-w", "-o", program, source]).clean()
+    at = "$_siginfo._sifields._sigfault.si_addr"
+    words = [f"source {SCRIPT}", "run", f"spanguard addr {at}", f"spanguard bt free {at}", "continue"]
+    flags = [flag for word in words for flag in ("-ex", word)]
+    done = run(["gdb", "-q", "-nx", "-batch", *flags, "--args", library.parent / "spanguard", f"--lib={library}",
+                "--no-symbolize", "--mode=guard", program], timeout=120)
+    assert re.search(r"SIGSEGV.*is 8 bytes inside of a 72-byte object \[.*\), freed\n  a guarded object\n"
+                     r".* in drop at .*stale\.c:2\n.*SIGABRT", done.out, re.S), done
+    assert "heap-use-after-free on address" in done.err, done
+
+
 def test_without_spanguard(run, heap):
     words = ["set startup-with-shell off", "break stop_here", "run", f"source {SCRIPT}", "spanguard addr live[3]"]
     flags = [flag for word in words for flag in ("-ex", word)]
