@@ -12,7 +12,7 @@
  * MCACHE-5  spans on the idle list are empty; idle_pages is the sum of theirs,
  *           idle_n their number by class
  * MCACHE-6  pages of the page cache are of one aligned block of 64, allocated in the
- *           page heap, in no span and no other cache
+ *           page heap, in no span, guard or other cache
  *
  * Idle spans are kept for the next refill of their class, up to a share of the
  * pages the cache owned of late (idle_share), oldest out first. Every

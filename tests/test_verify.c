@@ -266,6 +266,10 @@ test_page_caches(void **state)
 	plant_u64("MCACHE-6", &me->pages.base, me->pages.base + CHUNK_SIZE);    /* not grown */
 	plant_u64("MCACHE-6", &me->pages.base, other->pages.base);
 	plant_u64("MCACHE-6", &other->pages.base, me->pages.base);
+	uintptr_t first = me->pages.base + ((uintptr_t)ctz64(me->pages.pages) << PAGE_SHIFT);
+	struct mspan *before = arena_span_containing(first - PAGE_SIZE);
+	assert_non_null(before);
+	plant_u8("MCACHE-6", &before->guards, GUARD_AFTER);
 	heap_use(other);
 	heap_exit(other);
 	heap_use(me);
