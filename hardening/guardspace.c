@@ -185,7 +185,9 @@ place(struct guard_record *r, size_t bytes, size_t align)
 void
 guardspace_init(const struct guardspace_config *config)
 {
-	space.config = *config;
+	/* not *config: between its fields lies what the stack held, an address it may be */
+	space.config.left = config->left;
+	space.config.quarantine_bytes = config->quarantine_bytes;
 	space.page = sys_page_bytes();
 	space.dir.page_bytes = space.page;
 	space.chunk_bytes = CHUNK_OS_PAGES * space.page;
