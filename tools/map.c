@@ -1,7 +1,9 @@
-/* map.c - spanguard map PID|CORE --html FILE: a page that draws the heap.
+/* map.c - spanguard map PID|CORE|SNAPSHOT: the pieces of a heap, as a page that draws
+ * them (--html), or as a file of JSON to draw later, elsewhere (--snapshot).
  *
- * The page is tools/map.html, part of this program, with the pieces of the heap
- * written into it as one literal: it needs nothing else and no server.
+ * The page is tools/map.html, part of this program, with the pieces written into it
+ * as one literal: it needs nothing else and no server. A snapshot is that literal;
+ * one that is read may come from anywhere, so only what is understood goes on.
  *
  *   spans         of small objects with their counts, large objects, parked ones
  *   guards        pages beside spans; those of guarded objects go with the object
@@ -12,10 +14,14 @@
 #include "tools.h"
 
 #include <errno.h>
+#include <ctype.h>
 #include <getopt.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define SNAPSHOT_SCHEMA "spanguard-map/1"
 
 enum { MERGE_FROM = 20000 };     /* guarded objects: from here on not each for itself */
 
@@ -36,6 +42,7 @@ struct piece {
 
 struct map {
 	const struct remote *r;
+	char what[256];              /* "process 4711" */
 	size_t os_page;
 	struct piece *piece;
 	size_t n, cap;
@@ -204,10 +211,10 @@ put_json_string(const char *s, FILE *out)
 }
 
 static void
-put_data(const struct map *m, const char *what, FILE *out)
+put_data(const struct map *m, FILE *out)
 {
-	fputs(m->r->core != NULL ? "{\"what\":\"core file \"+" : "{\"what\":\"process \"+", out);
-	put_json_string(what, out);
+	fputs("{\"schema\":\"" SNAPSHOT_SCHEMA "\",\"what\":", out);
+	put_json_string(m->what, out);
 	fputs(",\"pieces\":[", out);
 	for (size_t i = 0; i < m->n; i++) {
 		const struct piece *p = &m->piece[i];
@@ -217,21 +224,39 @@ put_data(const struct map *m, const char *what, FILE *out)
 	fputs("]}", out);
 }
 
-static bool
-write_page(const struct map *m, const char *what, const char *path)
+static void
+put_page(const struct map *m, FILE *out)
 {
 	static const char mark[] = "/*DATA*/";
 	size_t bytes = (size_t)(map_page_end - map_page);
 	const char *at = memmem(map_page, bytes, mark, sizeof(mark) - 1);
-	FILE *out = fopen(path, "we");
-	if (out == NULL || at == NULL)
-		return false;
 	fwrite(map_page, 1, (size_t)(at - map_page), out);
-	put_data(m, what, out);
+	put_data(m, out);
 	at += sizeof(mark) - 1;
 	fwrite(at, 1, (size_t)(map_page_end - at), out);
-	bool ok = ferror(out) == 0;
-	return fclose(out) == 0 && ok;
+}
+
+static void
+put_snapshot(const struct map *m, FILE *out)
+{
+	put_data(m, out);
+	fputc('\n', out);
+}
+
+/* path NULL: not wanted. */
+static bool
+write_file(const struct map *m, const char *path, void (*put)(const struct map *m, FILE *out))
+{
+	FILE *out = path != NULL ? fopen(path, "we") : NULL;
+	bool ok = path == NULL || out != NULL;
+	if (out != NULL) {
+		put(m, out);
+		ok = ferror(out) == 0;
+		ok &= fclose(out) == 0;
+	}
+	if (!ok)
+		fprintf(stderr, "spanguard: %s: %s\n", path, strerror(errno));
+	return ok;
 }
 
 static bool
@@ -247,30 +272,110 @@ collect(struct map *m)
 	return !m->no_memory;
 }
 
+static bool
+map_of_heap(struct map *m, const char *what)
+{
+	struct remote r;
+	if (!remote_open(&r, what))
+		return false;
+	m->r = &r;
+	snprintf(m->what, sizeof(m->what), "%s %s", r.core != NULL ? "core file" : "process", what);
+	bool ok = collect(m);
+	if (!ok)
+		fprintf(stderr, "spanguard: %s: its heap cannot be read\n", what);
+	remote_close(&r);
+	return ok;
+}
+
+/* ---- a snapshot ----------------------------------------------------------- */
+
+/* The word of our own that it is; NULL: it is none. */
+static const char *
+kind_of(const char *s)
+{
+	static const char *const kinds[] = { "small", "large", "parked", "guard", "free", "returned",
+		"live", "freed" };
+	for (size_t i = 0; s != NULL && i < ARRAY_LEN(kinds); i++)
+		if (strcmp(s, kinds[i]) == 0)
+			return kinds[i];
+	return NULL;
+}
+
+static bool
+read_piece(json_t *j, struct piece *p)
+{
+	size_t *const numbers[] = { &p->class_bytes, &p->slots, &p->live, &p->freed, &p->free };
+	const char *at = json_string_value(json_array_get(j, 0));
+	json_t *bytes = json_array_get(j, 1);
+	*p = (struct piece){ .kind = kind_of(json_string_value(json_array_get(j, 2))) };
+	if (at == NULL || p->kind == NULL || !json_is_integer(bytes))
+		return false;
+	p->at = strtoul(at, NULL, 16);
+	p->bytes = (size_t)json_integer_value(bytes);
+	for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+		json_t *n = json_array_get(j, 3 + i);
+		if (!json_is_integer(n))
+			return false;
+		*numbers[i] = (size_t)json_integer_value(n);
+	}
+	return true;
+}
+
+static bool
+map_of_snapshot(struct map *m, const char *file)
+{
+	json_t *all = json_load_file(file, 0, NULL), *one;
+	const char *schema = json_string_value(json_object_get(all, "schema"));
+	json_t *pieces = json_object_get(all, "pieces");
+	bool ok = schema != NULL && strcmp(schema, SNAPSHOT_SCHEMA) == 0 && json_is_array(pieces);
+	const char *what = ok ? json_string_value(json_object_get(all, "what")) : NULL;
+	snprintf(m->what, sizeof(m->what), "%s", what != NULL ? what : "?");
+	size_t i;
+	json_array_foreach(pieces, i, one) {
+		struct piece p;
+		ok = ok && read_piece(one, &p);
+		if (ok)
+			add(m, &p);
+	}
+	json_decref(all);
+	ok = ok && !m->no_memory;
+	if (!ok)
+		fprintf(stderr, "spanguard: %s: no snapshot that this command can read\n", file);
+	return ok;
+}
+
+/* It begins as JSON does; a core file begins otherwise, and a process id is no file. */
+static bool
+is_snapshot(const char *what)
+{
+	FILE *f = fopen(what, "re");
+	int c = f != NULL ? fgetc(f) : EOF;
+	while (c != EOF && isspace(c))
+		c = fgetc(f);
+	if (f != NULL)
+		fclose(f);
+	return c == '{';
+}
+
 int
 command_map(int argc, char **argv)
 {
 	static const struct option long_options[] = {
-		{ "html", required_argument, NULL, 'h' }, { NULL, 0, NULL, 0 } };
-	const char *path = NULL;
-	struct remote r;
+		{ "html", required_argument, NULL, 'h' }, { "snapshot", required_argument, NULL, 's' },
+		{ NULL, 0, NULL, 0 } };
+	const char *page = NULL, *snapshot = NULL;
+	struct map m = { .os_page = (size_t)sysconf(_SC_PAGESIZE) };
 	for (int c; (c = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
-		if (c != 'h')
-			usage_error("map takes --html=FILE", "");
-		path = optarg;
+		if (c != 'h' && c != 's')
+			usage_error("map takes --html=FILE and --snapshot=FILE", "");
+		*(c == 'h' ? &page : &snapshot) = optarg;
 	}
-	if (path == NULL || argc - optind != 1)
-		usage_error("map wants a process id or core file, and --html=FILE", "");
+	if ((page == NULL && snapshot == NULL) || argc - optind != 1)
+		usage_error("map wants a process id, core file or snapshot, and --html=FILE or "
+		    "--snapshot=FILE", "");
 	const char *what = argv[optind];
-	if (!remote_open(&r, what))
-		return EXIT_CANNOT;
-	struct map m = { .r = &r, .os_page = (size_t)sysconf(_SC_PAGESIZE) };
-	bool ok = collect(&m);
-	if (!ok)
-		fprintf(stderr, "spanguard: %s: its heap cannot be read\n", what);
-	else if (!(ok = write_page(&m, what, path)))
-		fprintf(stderr, "spanguard: %s: %s\n", path, strerror(errno));
+	bool ok = (is_snapshot(what) ? map_of_snapshot : map_of_heap)(&m, what) &&
+	    write_file(&m, page, put_page) && write_file(&m, snapshot, put_snapshot);
 	free(m.piece);
-	remote_close(&r);
 	return ok ? 0 : EXIT_CANNOT;
 }

@@ -179,6 +179,30 @@ def test_map_of_a_core_file(library, held, command, scratch):
     check_map(shown(page, scratch), "strict")
 
 
+@pytest.mark.parametrize("mode", ["strict", "guard"])
+def test_map_of_a_snapshot(library, held, command, scratch, mode):
+    """The same page, byte for byte, without the process; and what is no snapshot is refused."""
+    kept, page, later = scratch / "heap.json", scratch / "now.html", scratch / "later.html"
+    with Running(held, environment(library, mode)) as it:
+        done = command("map", it.child.pid, "--html", page, f"--snapshot={kept}")
+        assert done.returncode == 0 and done.stderr == "", done
+    assert command("map", kept, "--html", later).returncode == 0
+    assert later.read_text() == page.read_text() and "process" in page.read_text()
+    whole = json.loads(kept.read_text())
+    assert whole["schema"] == "spanguard-map/1" and len(whole["pieces"]) > 3
+    spoilt = [{**whole, "schema": "spanguard-map/2"}, {**whole, "pieces": 3},
+              {**whole, "pieces": [["0x1000", 4096, "</script>", 0, 0, 0, 0, 0, ""]]},
+              {**whole, "pieces": [["0x1000", "4096", "small", 0, 0, 0, 0, 0, ""]]}, {}]
+    for i, what in enumerate(spoilt):
+        kept.write_text(json.dumps(what))
+        done = command("map", kept, "--html", scratch / f"{i}.html")
+        assert done.returncode == 125 and "no snapshot that this command can read" in done.stderr, done
+        assert not (scratch / f"{i}.html").exists()
+    kept.write_text(json.dumps({**whole, "what": "</script><script>alert(1)"}))
+    assert command("map", kept, "--html", later).returncode == 0
+    assert "</script><script>alert" not in later.read_text()
+
+
 def test_map_refuses(command, scratch):
     assert command("map", "1").returncode == 2
     done = command("map", os.getpid(), "--html", scratch / "x.html")
