@@ -455,6 +455,7 @@ void
 op_delete_aligned(void *p, size_t align)
 {
 	free_aligned_check(p, align, API_DELETE_ALIGNED);
+	NO_TAIL_CALL();
 }
 
 void
@@ -464,6 +465,7 @@ op_delete_array_aligned(void *p, size_t align)
 		free_aligned_check(p, align, API_DELETE_ARRAY_ALIGNED);
 	else
 		op_delete_aligned(p, align);
+	NO_TAIL_CALL();
 }
 
 void
@@ -474,6 +476,7 @@ op_delete_aligned_nothrow(void *p, size_t align, const void *tag)
 		free_aligned_check(p, align, API_DELETE_ALIGNED);
 	else
 		op_delete_aligned(p, align);
+	NO_TAIL_CALL();
 }
 
 void
@@ -484,6 +487,7 @@ op_delete_array_aligned_nothrow(void *p, size_t align, const void *tag)
 		free_aligned_check(p, align, API_DELETE_ARRAY_ALIGNED);
 	else
 		op_delete_array_aligned(p, align);
+	NO_TAIL_CALL();
 }
 
 void
@@ -493,6 +497,7 @@ op_delete_sized_aligned(void *p, size_t bytes, size_t align)
 		free_sized_check(p, bytes, align, API_DELETE_SIZED_ALIGNED);
 	else
 		op_delete_aligned(p, align);
+	NO_TAIL_CALL();
 }
 
 void
@@ -502,4 +507,5 @@ op_delete_array_sized_aligned(void *p, size_t bytes, size_t align)
 		free_sized_check(p, bytes, align, API_DELETE_ARRAY_SIZED_ALIGNED);
 	else
 		op_delete_array_aligned(p, align);
+	NO_TAIL_CALL();
 }

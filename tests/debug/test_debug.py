@@ -172,6 +172,23 @@ def test_function_that_was_called(build, run, mode):
     assert {int(size): name for size, name in found} == MAKERS and len(found) == len(MAKERS), done
 
 
+DROPPERS = ["free", "realloc", "free_sized", "free_aligned_sized",
+            *(f"operator delete{what}(void*{more})" for more in (
+                "", ", unsigned long", ", std::align_val_t", ", unsigned long, std::align_val_t",
+                ", std::align_val_t, std::nothrow_t const&") for what in ("", "[]"))]
+
+
+@pytest.mark.parametrize("mode", ["debug", "guard"])
+def test_function_that_freed(build, run, mode):
+    program = build(HERE / "apis.cc", "-g", "-O1", "-std=c++17", "-w")
+    for which, name in enumerate(DROPPERS):
+        done = run([COMMAND, f"--mode={mode}", program, which])
+        found = re.search(r"^freed by thread .* here:\n    #0 0x[0-9a-f]+ in (.+?) src/\S+\n"
+                          r"    #1 0x[0-9a-f]+ in free_by\b", done.err, re.M)
+        # a call that returns here would cost every sized delete two instructions
+        assert found and found[1] in (name, "free_sized_check" if "(void*, unsigned long)" in name else name), (which, name, done)
+
+
 # ---------------------------------------------------------------- to the byte
 
 @pytest.mark.parametrize("language", CLASSES)
