@@ -3,6 +3,8 @@
  *
  *   process_log.c      texts: log, JSON, channel, descriptor of another, writes that fail
  *   process_words.c    JSON, numbers, options of the environment, functions by name
+ *   process_modules.c  what is mapped where, modules and their symbols
+ *   process_locks.c    the order of locks, and who waits for ever; the depot of stacks
  *   process_fault.c    SIGSEGV, and the handler that was there before
  *   process_report.c   reports, and errors in the middle of them
  *   process_life.c     start, threads that come and go, fork, the scavenger, the end
@@ -22,13 +24,14 @@ const struct process_op process_ops[PROCESS_OPS] = {
 	{ process_print, false }, { process_symbols, false }, { process_env, false },
 	{ process_earlier, true }, { process_fault, true }, { process_report, true },
 	{ process_boot, true }, { process_thread, true }, { process_fork, true }, { process_end, true },
+	{ process_maps, false }, { process_stale, true }, { process_locks, false }, { process_depot, true },
 };
 
-#define FOUR(name) name, name, name, name
+#define TWO(name) name, name
 static const struct sgf_language language = {
-	.op = { FOUR("to"), FOUR("channel"), FOUR("answer"), FOUR("files"), FOUR("write"), FOUR("json"),
-		FOUR("print"), FOUR("symbols"), FOUR("env"), FOUR("earlier"), FOUR("fault"), FOUR("report"),
-		FOUR("boot"), FOUR("thread"), FOUR("fork"), FOUR("end") },
+	.op = { TWO("to"), TWO("channel"), TWO("answer"), TWO("files"), TWO("write"), TWO("json"),
+		TWO("print"), TWO("symbols"), TWO("env"), TWO("earlier"), TWO("fault"), TWO("report"),
+		TWO("boot"), TWO("thread"), TWO("fork"), TWO("end"), TWO("maps"), TWO("stale"), TWO("locks"), TWO("depot") },
 };
 
 static void
@@ -56,7 +59,7 @@ run(const uint8_t *data, size_t bytes)
 	process_log_start();
 	for (size_t i = 0; i < n && i < OPS_MOST; i++) {
 		sgf_read_op(data, bytes, i, &op);
-		const struct process_op *what = &process_ops[op.code / 4];
+		const struct process_op *what = &process_ops[op.code / 2];
 		sg_at.op = (long)i;
 		sg_at.op_name = language.op[op.code];
 		if (what->run == NULL)

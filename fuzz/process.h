@@ -5,7 +5,7 @@
 #include "fheap.h"
 #include "sim.h"
 
-enum { PROCESS_OPS = SGF_CODES / 4 };
+enum { PROCESS_OPS = SGF_CODES / 2 };
 
 /* Whether an op is of a heap's: one is started, with the header's options, before it. */
 extern const struct process_op {
@@ -31,6 +31,14 @@ void process_json(const struct sgf_op *op);
 void process_print(const struct sgf_op *op);
 void process_symbols(const struct sgf_op *op);
 void process_env(const struct sgf_op *op);
+
+/* process_modules.c: what is mapped where; words into freed memory */
+void process_maps(const struct sgf_op *op);
+void process_stale(const struct sgf_op *op);
+
+/* process_locks.c: locks, and call stacks by number */
+void process_locks(const struct sgf_op *op);
+void process_depot(const struct sgf_op *op);
 
 /* process_fault.c: the handler of SIGSEGV and who was there before */
 void process_fault_start(void);

@@ -11,12 +11,15 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <string.h>
+#include <valgrind/memcheck.h>
 
 #include "api.h"
 #include "lock.h"
 #include "log.h"
 #include "malloc.h"
+#include "marena.h"
 #include "mcache.h"
+#include "mspan.h"
 #include "proc.h"
 #include "tls.h"
 #include "../hardening/hooks.h"
@@ -35,7 +38,7 @@ struct thread {
 
 static struct {
 	struct fake_sys_config sys;
-	bool booted, early, afresh, ended;
+	bool booted, early, afresh, ended, valgrind;
 	struct thread thread[SGF_THREADS];
 	unsigned self;
 	struct {
@@ -92,6 +95,95 @@ process_life_stop(void)
 	options_forget();
 }
 
+/* ---- Memcheck ---- */
+
+enum { BLOCKS = 2 * OBJECTS, HIDDEN = 4096 };
+
+static struct {
+	struct {
+		uintptr_t at;
+		size_t bytes;
+	} block[BLOCKS];
+	uintptr_t hidden[HIDDEN];
+	unsigned n_hidden, wrong;
+	bool another_tool;
+} memcheck;
+
+static void
+block_made(uintptr_t at, size_t bytes)
+{
+	size_t place = BLOCKS;
+
+	for (size_t i = 0; i < BLOCKS; i++) {
+		uintptr_t other = memcheck.block[i].at;
+		if (other == 0)
+			place = i;
+		SG_CHECK(OVERLAP, other == 0 || other + memcheck.block[i].bytes <= at || at + bytes <= other,
+		    "Memcheck is told of a block in another");
+	}
+	SG_CHECK(MODEL, place != BLOCKS, "blocks are never freed");
+	memcheck.block[place % BLOCKS].at = at;
+	memcheck.block[place % BLOCKS].bytes = bytes;
+}
+
+static bool
+block_freed(uintptr_t at)
+{
+	for (size_t i = 0; i < BLOCKS; i++)
+		if (memcheck.block[i].at == at) {
+			memcheck.block[i].at = 0;
+			return true;
+		}
+	return false;
+}
+
+static unsigned long
+on_request(unsigned long fallback, const unsigned long request[6])
+{
+	switch (request[0]) {
+	case VG_USERREQ__MAKE_MEM_DEFINED: return memcheck.another_tool ? 0 : (unsigned long)-1;
+	case VG_USERREQ__MALLOCLIKE_BLOCK: block_made(request[1], request[2]); break;
+	case VG_USERREQ__FREELIKE_BLOCK: memcheck.wrong += !block_freed(request[1]); break;
+	case VG_USERREQ__MAKE_MEM_UNDEFINED:
+		if (memcheck.n_hidden < HIDDEN)
+			memcheck.hidden[memcheck.n_hidden++] = request[1];
+		break;
+	default: break;
+	}
+	return fallback;
+}
+
+/* Its blocks are the program's objects, to the byte. */
+static void
+check_blocks(void)
+{
+	size_t blocks = 0, objects = 0;
+
+	for (size_t i = 0; i < BLOCKS; i++)
+		blocks += memcheck.block[i].at != 0;
+	for (size_t i = 0; i < OBJECTS; i++) {
+		bool found = false;
+		for (size_t k = 0; k < BLOCKS; k++)
+			found |= memcheck.block[k].at == (uintptr_t)g.object[i].p && memcheck.block[k].bytes == g.object[i].bytes;
+		SG_CHECK(MODEL, g.object[i].p == NULL || found, "Memcheck does not know an object of %zu bytes", g.object[i].bytes);
+		objects += g.object[i].p != NULL;
+	}
+	SG_CHECK(MODEL, blocks == objects, "Memcheck has %zu blocks, the program %zu objects", blocks, objects);
+}
+
+/* At the end its leak check is not to find large objects by what the heap has of them. */
+static void
+check_hidden(void)
+{
+	for (size_t i = 0; i < OBJECTS; i++) {
+		const struct mspan *s = span_of((uintptr_t)g.object[i].p);
+		bool found = g.object[i].p == NULL || s == NULL || !mspan_is_large(s);
+		for (unsigned k = 0; !found && k < memcheck.n_hidden; k++)
+			found = memcheck.hidden[k] == (uintptr_t)&s->base;
+		SG_CHECK(MODEL, found, "the base of a large object can be seen");
+	}
+}
+
 /* ---- start ---- */
 
 static char text[512];
@@ -146,8 +238,14 @@ has_handler(int sig, bool with_info)
 }
 
 static void
-check_start(const struct sgf_op *op, unsigned warnings)
+check_start(const struct sgf_op *given, unsigned warnings)
 {
+	struct sgf_op under = *given, *op = &under;
+
+	if (g.valgrind) {              /* which leaves little of the options */
+		op->imm &= ~0x1fu;
+		op->b = 0;
+	}
 	bool background = (op->b & 2) != 0, set = !sim.no_set;
 	unsigned signals = (op->imm & 1) + (op->imm >> 1 & 1) + (op->imm >> 2 & 1);
 	unsigned refused = (sim.no_set ? signals + !process_fault_ours() : 0) + (background && sim.no_thread);
@@ -175,6 +273,8 @@ check_whole(void)
 	SG_CHECK(MODEL, mutex_held()->count == 0 && mutex_held()->untracked == 0, "%u locks are held",
 	    mutex_held()->count);
 	sg_heap_verify();
+	if (g.valgrind)
+		check_blocks();
 	for (size_t i = 0; i < OBJECTS; i++) {
 		const uint8_t *p = g.object[i].p;
 		for (size_t k = 0; p != NULL && k < g.object[i].bytes; k += k < 64 ? 1 : 997)
@@ -225,6 +325,10 @@ process_boot(const struct sgf_op *op)
 	sim.planned = SIM_PLAN;
 	unsigned warnings = sg_warnings;
 	sg_heap_nobody();
+	memset(&memcheck, 0, sizeof(memcheck));
+	memcheck.another_tool = op->imm >> 18 & 1;
+	sim.valgrind = op->imm >> 17 & 1 ? on_request : NULL;
+	g.valgrind = sim.valgrind != NULL && !memcheck.another_tool;
 	g.early = op->imm >> 15 & 1;
 	g.afresh = op->imm >> 16 & 1;
 	sg_heap_boot(&g.sys, start);
@@ -283,6 +387,12 @@ process_thread(const struct sgf_op *op)
 			make_object(i, op->b & 1 ? 1 + op->imm % 2000 : 1 + op->imm % BYTES_MOST);
 		break;
 	case 2:
+		if (g.object[i].p == NULL && g.valgrind) {     /* Memcheck tells the program */
+			sg_free(&g);
+			SG_CHECK(DETECT, memcheck.wrong == 1, "a wrong free was told %u times", memcheck.wrong);
+			memcheck.wrong = 0;
+			break;
+		}
 		sg_free(g.object[i].p);
 		g.object[i].p = NULL;
 		break;
@@ -542,6 +652,8 @@ end_process(const struct sgf_op *op)
 	SG_CHECK(WORDS, !options.stats_at_exit || (f != NULL && f->n > at), "no statistics at the end");
 	SG_CHECK(WORDS, options.stats_at_exit || f == NULL || f->n == at, "something was said at the end");
 	sg_note((unsigned)sim.ended);
+	if (g.valgrind)
+		check_hidden();
 	process_log_start();
 }
 

@@ -289,7 +289,8 @@ interrupted(const struct sgf_op *op, unsigned place, const struct die_info *info
 	if (must_be_short())
 		return;
 	g.middle = (enum middle)(1 + op->handle % 4);
-	sim.inject_at = 1 + (op->imm >> 12 & 63);
+	uint64_t when = op->imm >> 12 & 63;
+	sim.inject_at = when < 32 ? 1 + when : 32 + (when - 32) * (when - 32) * 4;
 	sim.inject = in_the_middle;
 	uint64_t naps = sim.naps;
 	call_at(place, die_of, info);
@@ -319,9 +320,53 @@ compose(struct print *p, void *arg)
 	print_str(p, "no\n");
 }
 
+/* The parts that a note is made of: a place, frames, and functions by name. */
+static void
+compose_parts(struct print *p, void *arg)
+{
+	const uintptr_t pcs[] = { (uintptr_t)&compose_parts, 64 };
+	const char *symbol, *module;
+
+	sim_report_put_address(p, (uintptr_t)arg);
+	sim_report_put_frames(p, pcs, ARRAY_LEN(pcs));
+	if (sim_report_look_up(pcs[0], &symbol, &module))
+		print_str(p, strstr(module, "/") != NULL ? "a module\n" : "?\n");
+	if (!sim_report_look_up(pcs[1], &symbol, &module))
+		print_str(p, "no module\n");
+}
+
+static void
+parts(const struct sgf_op *op)
+{
+	struct leak_facts leak = { .indirect = op->b & 64, .bytes = op->imm, .objects = 3 };
+	char want[128];
+
+	if (must_be_short())
+		return;
+	sim_report_note(compose_parts, (void *)&g);
+	g.owned = false;
+	said();
+	snprintf(want, sizeof(want), "0x%lx is in the .bss", (unsigned long)&g);
+	SG_CHECK(WORDS, strncmp(text, want, strlen(want)) == 0 && strstr(text, "\n    #0 0x") != NULL &&
+	    strstr(text, "\n    #1 0x") != NULL && strstr(text, "\na module\nno module\n") != NULL, "said: %s", text);
+	sim_report_leak_json(&leak);
+	if (g.json == NULL)
+		return;
+	snprintf(want, sizeof(want), "\"leak\":{\"kind\":\"%s\",\"bytes\":%u,\"objects\":3}",
+	    leak.indirect ? "indirect" : "direct", op->imm);
+	g.json->data[g.json->n < SIM_FILE_BYTES ? g.json->n : SIM_FILE_BYTES - 1] = 0;
+	SG_CHECK(WORDS, reporttext_is_json(g.json->data + g.json_at, g.json->n - g.json_at) &&
+	    strstr(g.json->data + g.json_at, want) != NULL, "no '%s'", want);
+	g.json_at = g.json->n;
+}
+
 static void
 note(const struct sgf_op *op)
 {
+	if (op->b & 32) {
+		parts(op);
+		return;
+	}
 	static char want[128];
 	jmp_buf end;
 

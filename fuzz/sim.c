@@ -486,6 +486,18 @@ sim_gettid(void)
 }
 
 bool
+sim_futex_wait(const uint32_t *word, uint32_t value)
+{
+	return sim.on && sim.on_wait != NULL ? sim.on_wait(word) : sys_futex_wait(word, value);
+}
+
+bool
+sim_is_only_thread(void)
+{
+	return sim.on && sim.on_wait != NULL ? sim.only_thread : sys_is_only_thread();
+}
+
+bool
 sim_wipe_on_fork(void *p, size_t bytes)
 {
 	if (!sim.on)

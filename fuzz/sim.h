@@ -83,6 +83,8 @@ struct sim {
 	unsigned leak_checks, leak_asked;
 	int asked_pid, asked_fd;
 	bool asked_delta;
+	bool (*on_wait)(const uint32_t *word);
+	bool only_thread;
 	/* in the middle of a call: the n-th from now on */
 	uint64_t inject_at;
 	void (*inject)(void);
@@ -127,6 +129,8 @@ unsigned long sim_auxval(unsigned long what);
 int sim_iterate_phdr(int (*fn)(struct dl_phdr_info *info, size_t bytes, void *arg), void *arg);
 int sim_on_exit(void (*fn)(int status, void *arg), void *arg);
 int sim_gettid(void);
+bool sim_futex_wait(const uint32_t *word, uint32_t value);
+bool sim_is_only_thread(void);
 bool sim_wipe_on_fork(void *p, size_t bytes);
 int sim_leak_check(bool delta);
 void sim_leak_from_signal(bool delta, int pid, int fd);

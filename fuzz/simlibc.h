@@ -42,6 +42,8 @@
 #define _exit(status) sim_exit_at_once(status)
 #define environ sim_environ
 #define sys_gettid sim_gettid
+#define sys_futex_wait sim_futex_wait
+#define sys_is_only_thread sim_is_only_thread
 #define sys_wipe_on_fork sim_wipe_on_fork
 #define hook_leak_check sim_leak_check
 #define hook_leak_from_signal sim_leak_from_signal

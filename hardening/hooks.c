@@ -154,6 +154,7 @@ hooks_reset(void)
 	debug_init(&(struct debug_config){ 0 });
 	guardmode_init(&(struct guardmode_config){ .on = false });
 	sample_start(&(struct sample_config){ 0 });
+	valgrind_reset();
 	roots_reset();
 	stw_reset();
 }

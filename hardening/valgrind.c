@@ -36,6 +36,12 @@ valgrind_seal(void)
 }
 
 void
+valgrind_reset(void)
+{
+	fixed.on = ended = false;
+}
+
+void
 hook_options(void)
 {
 	static struct options plain;

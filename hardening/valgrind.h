@@ -42,6 +42,8 @@ enum { VALGRIND_TAIL_BYTES = 16 };
 
 /* Under Memcheck, and it is to be told. */
 bool valgrind_is_on(void);
+/* Test builds: as if nobody had asked. */
+void valgrind_reset(void);
 void valgrind_seal(void);
 
 void valgrind_new_span(struct mspan *s);

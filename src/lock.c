@@ -26,7 +26,7 @@
  * a count per rank. Builds without checks have no TLS from here.
  *
  * Cost: one compare-and-swap to lock, one exchange to unlock. */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1
 #include "lock.h"
 #include "die.h"
 #include "sys.h"
