@@ -19,7 +19,8 @@ FUZZ_TARGETS = $(filter-out $(FUZZ_OWN_LINK),$(HARNESSES))
 FUZZ_TIER_SRC = $(filter-out src/report.c src/sys_linux.c,$(TIER_SRC)) src/export_spanguard.c
 # what faces the process: over the process of fuzz/sim.c (H20); report.c by other names
 SIM_SRC = src/log.c src/print.c src/options.c src/procmap.c src/dynsym.c src/proc.c \
-	hardening/fault.c hardening/valgrind.c hardening/markreport.c hardening/profile.c src/peek.c src/facts.c src/lock.c
+	hardening/fault.c hardening/valgrind.c hardening/markreport.c hardening/profile.c src/peek.c src/facts.c src/lock.c \
+	src/unwind.c src/callstack.c
 FUZZ_SUPPORT_SRC = tests/fake_sys.c tests/fake_die.c tests/naive_pages.c
 FUZZ_SRC = $(filter-out fuzz/target.c fuzz/sgfuzz.c fuzz/min.c fuzz/toc.c fuzz/stable.c fuzz/random.c fuzz/afl_mutator.c fuzz/h13_real.c,$(wildcard fuzz/*.c))
 FUZZ_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -fexceptions -MMD -MP $(WARN) \
@@ -92,7 +93,7 @@ WALK_CC_afl = AFL_QUIET=1 afl-clang-fast $(FUZZ_FLAGS_afl)
 define fuzz_walk
 $$(WALK_SRC:%.c=$(BUILD)/fuzz/$(1)/walk/%.o): $(BUILD)/fuzz/$(1)/walk/%.o: %.c
 	@mkdir -p $$(@D)
-	$$(WALK_CC_$(1)) $$(FUZZ_CFLAGS) -c $$< -o $$@
+	$$(WALK_CC_$(1)) $$(FUZZ_CFLAGS) $$(if $$(filter $$<,$$(SIM_SRC)),-include fuzz/simlibc.h) -c $$< -o $$@
 $(BUILD)/fuzz/$(1)/fuzz_cfi: $(BUILD)/fuzz/$(1)/target_cfi.o $$(WALK_SRC:%.c=$(BUILD)/fuzz/$(1)/walk/%.o) \
 	$$(filter-out $$(WALK_SRC:%.c=$(BUILD)/fuzz/$(1)/%.o),$$(FUZZ_OBJ_$(1)))
 	$$(FUZZ_CC_$(1)) $$(FUZZ_FLAGS_$(1)) -fsanitize=fuzzer -pthread -rdynamic -o $$@ $$^ -lm

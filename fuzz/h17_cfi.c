@@ -16,6 +16,10 @@
  * of an input lead anywhere: header, stack and registers stand at fixed addresses, and
  * as far as 32 bits and a table reach from there is nothing that can be read.
  *
+ * knob[3]: bit 0 a chain, bit 1 its last function in a handler, bit 2 that on a stack of
+ * its own, bit 3 no _dl_find_object, bit 4 the program counts as our own code (of which
+ * only the outermost frame is told), bit 5 each function looks, bit 6 while one looks.
+ *
  * mode: bit 0 version 3, bit 1 a signal frame, bit 2 a personality and an LSDA, bit 3
  * changes the headers, bit 4 wide encodings. knob: alignments, and where the pc is. */
 #define _GNU_SOURCE
@@ -30,10 +34,11 @@
 
 #include "callstack.h"
 #include "cfi.h"
+#include "sim.h"
 #include "unwind.h"
 
 enum { TABLE_BYTES = 8192, STACK_WORDS = 512, PC_AT = 16384, PC_BYTES = 4096, CHAIN = 12,
-	FRAMES = 64, SP_WORD = 128, FP_WORD = 192 };
+	FRAMES = 64, WAYS = 4, ALT_BYTES = 1 << 17, SP_WORD = 128, FP_WORD = 192 };
 
 static const struct sgf_language language = { .op = { "bytes" },
 	.knob = { "code alignment", "data alignment", "pc", "chain" } };
@@ -226,10 +231,15 @@ static struct {
 	uint8_t order[CHAIN];
 	unsigned n, at;
 	uintptr_t seen[CHAIN + 1];     /* return addresses, outermost first */
-	uintptr_t pcs[3][FRAMES];
-	size_t got[3];
-	bool by_signal;
+	uintptr_t pcs[WAYS][FRAMES];
+	size_t got[WAYS];
+	bool by_signal, all_look, own;
+	struct callstack_thread thread;
 } chain;
+
+static const char *const way_names[WAYS] = { "unwind_here", "unwind_here_quietly", "callstack by tables", "callstack" };
+
+static void check_chain(const uintptr_t *pcs, size_t n, const char *by);
 
 static void link_next(void);
 
@@ -239,7 +249,26 @@ look(void)
 	chain.got[0] = unwind_here(chain.pcs[0], FRAMES);
 	chain.got[1] = unwind_here_quietly(chain.pcs[1], FRAMES);
 	chain.got[2] = callstack(NULL, NULL, chain.pcs[2], FRAMES);
+	chain.got[3] = callstack(&chain.thread, callstack_frame(), chain.pcs[3], FRAMES);
+	for (unsigned way = 0; way < WAYS; way++)
+		if (way < 2 || !chain.own)
+			check_chain(chain.pcs[way], chain.got[way], way_names[way]);
 	NO_TAIL_CALL();
+}
+
+/* Where all of the program is our own, the walk tells the last of the first frames that
+ * are in it, and what is outside. */
+static void
+check_own(void)
+{
+	extern const char __ehdr_start[], _end[];
+	size_t ours = 0;
+
+	while (ours < chain.got[0] && chain.pcs[0][ours] - (uintptr_t)__ehdr_start < (uintptr_t)(_end - __ehdr_start))
+		ours++;
+	for (unsigned way = 2; way < WAYS; way++)
+		SG_CHECK(UNWIND, ours == 0 || chain.got[way] == chain.got[0] - (ours - 1), "%s: %zu frames of %zu, the first %zu "
+		    "our own", way_names[way], chain.got[way], chain.got[0], ours);
 }
 
 static void
@@ -250,7 +279,11 @@ on_signal(int sig)
 	NO_TAIL_CALL();
 }
 
-#define SEE() (chain.seen[chain.at++] = (uintptr_t)__builtin_return_address(0))
+#define SEE() do { \
+	chain.seen[chain.at++] = (uintptr_t)__builtin_return_address(0); \
+	if (chain.all_look) \
+		look(); \
+} while (0)
 
 static NOINLINE void
 link_plain(void)
@@ -295,13 +328,32 @@ link_aligned(void)
 	NO_TAIL_CALL();
 }
 
+/* push %rbp; mov %rsp, %rbp; call *%rdi; pop %rbp; ret: in no table. */
+static const uint8_t stub_code[] = { 0x55, 0x48, 0x89, 0xe5, 0xff, 0xd7, 0x5d, 0xc3 };
+static void (*stub)(void (*fn)(void));
+
+/* The frame of generated code is found by frame pointers. */
+static NOINLINE void
+link_generated(void)
+{
+	volatile char *room = alloca(16 + chain.order[0]);
+
+	SEE();
+	room[0] = 1;
+	if (stub != NULL)
+		stub(link_next);
+	else
+		link_next();
+	NO_TAIL_CALL();
+}
+
 static void
 link_next(void)
 {
-	static void (*const kind[])(void) = { link_plain, link_large, link_alloca, link_aligned };
+	static void (*const kind[])(void) = { link_plain, link_large, link_alloca, link_aligned, link_generated };
 
 	if (chain.at < chain.n)
-		kind[chain.order[chain.at] % 4]();
+		kind[chain.order[chain.at] % 5]();
 	else if (chain.by_signal)
 		raise(SIGURG);
 	else
@@ -316,30 +368,67 @@ check_chain(const uintptr_t *pcs, size_t n, const char *by)
 {
 	size_t at = 0;
 
-	for (unsigned i = chain.n; i-- > 0;) {
+	for (unsigned i = chain.at; i-- > 0;) {
 		while (at < n && pcs[at] != chain.seen[i] - 1 && pcs[at] != chain.seen[i])
 			at++;
-		SG_CHECK(UNWIND, at < n, "%s: call %u of %u is not among %zu frames", by, i, chain.n, n);
+		SG_CHECK(UNWIND, at < n, "%s: call %u of %u is not among %zu frames", by, i, chain.at, n);
 	}
-	SG_CHECK(UNWIND, n > chain.n, "%s: %zu frames of more than %u", by, n, chain.n);
+	SG_CHECK(UNWIND, n > chain.at, "%s: %zu frames of more than %u", by, n, chain.at);
+}
+
+/* Our own code is what the kernel has no program headers in. */
+static void
+take_for_own(bool own)
+{
+	sim_start();
+	sim.auxval_phdr = own ? 0 : sim.auxval_phdr;
+	callstack_init();
+	sim_stop();
+}
+
+static void
+prepare(void)
+{
+	static uint8_t stack[ALT_BYTES];
+	const stack_t alt = { .ss_sp = stack, .ss_size = sizeof(stack) };
+	uint8_t *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	sigaltstack(&alt, NULL);
+	if (code == MAP_FAILED)
+		return;
+	memcpy(code, stub_code, sizeof(stub_code));
+#if defined(__x86_64__)
+	if (mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0)
+		memcpy(&stub, &(void *){ code }, sizeof(stub));
+#endif
 }
 
 static NOINLINE void
-try_chain(const uint8_t *data, size_t n, bool by_signal)
+try_chain(const uint8_t *data, size_t n, unsigned how)
 {
-	struct sigaction sa = { .sa_handler = on_signal }, old;
+	static bool prepared;
+	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = how & 4 ? SA_ONSTACK : 0 }, old;
 
+	if (!prepared)
+		prepare();
+	prepared = true;
 	memset(&chain, 0, sizeof(chain));
 	chain.n = (unsigned)(n < CHAIN ? n : CHAIN);
 	memcpy(chain.order, data, chain.n);
-	chain.by_signal = by_signal;
+	chain.by_signal = how & 2;
+	chain.all_look = how & 32;
+	chain.own = how & 16;
+	chain.thread.busy = how & 64;
 	if (sigaction(SIGURG, &sa, &old) != 0)
 		return;
+	sim_forget_objects(how & 8);
+	take_for_own(chain.own);
 	link_next();
+	take_for_own(false);
+	sim_forget_objects(false);
 	sigaction(SIGURG, &old, NULL);
-	check_chain(chain.pcs[0], chain.got[0], "unwind_here");
-	check_chain(chain.pcs[1], chain.got[1], "unwind_here_quietly");
-	check_chain(chain.pcs[2], chain.got[2], "callstack");
+	if (chain.own)
+		check_own();
 }
 
 static int
@@ -360,7 +449,7 @@ run(const uint8_t *data, size_t bytes)
 		try_table((uintptr_t)table + PC_AT + (h.knob[2] * (i + 1)) % PC_BYTES);
 	try_table((uintptr_t)table + PC_AT - 1);
 	if (h.knob[3] & 1)
-		try_chain(code, n, (h.knob[3] & 2) != 0);
+		try_chain(code, n, h.knob[3]);
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "sim.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -24,6 +25,16 @@ enum { STDERR_FILE, CHANNEL_FILE, FIRST_FILES };
 struct sim sim;
 struct sim_file sim_files[SIM_FILES];
 char **sim_environ;
+extern int (*sim_find_object)(void *pc, void *out);
+int (*sim_find_object)(void *pc, void *out);
+
+void
+sim_forget_objects(bool forget)
+{
+	void *p = forget ? NULL : dlsym(RTLD_DEFAULT, "_dl_find_object");
+
+	memcpy(&sim_find_object, &p, sizeof(p));
+}
 
 uint64_t
 sim_bits(const sigset_t *set)
@@ -85,6 +96,7 @@ __attribute__((constructor(101))) static void
 begin_off(void)
 {
 	sim_environ = environ;
+	sim_forget_objects(false);
 }
 
 unsigned

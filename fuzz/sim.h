@@ -99,6 +99,8 @@ extern struct sim sim;
 /* The first two are what descriptor 2 and the channel lead to. */
 extern struct sim_file sim_files[SIM_FILES];
 extern char **sim_environ;
+/* glibc's _dl_find_object; NULL: there is none. */
+void sim_forget_objects(bool forget);
 
 /* A process that has not done anything yet. */
 void sim_start(void);

@@ -41,6 +41,8 @@
 #define exit(status) sim_exit(status)
 #define _exit(status) sim_exit_at_once(status)
 #define environ sim_environ
+/* a pointer to it, which may be NULL as on older systems */
+#define _dl_find_object (*sim_find_object)
 #define sys_gettid sim_gettid
 #define sys_futex_wait sim_futex_wait
 #define sys_is_only_thread sim_is_only_thread

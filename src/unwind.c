@@ -88,6 +88,12 @@ struct loaded_object {
 
 extern int _dl_find_object(void *pc, struct loaded_object *out) __attribute__((weak));
 
+bool
+unwind_knows_modules(void)
+{
+	return _dl_find_object != NULL;
+}
+
 /* What one walk goes by. */
 struct walk {
 	struct peek k;
@@ -98,7 +104,7 @@ static uintptr_t
 eh_frame_hdr(const struct walk *w, uintptr_t pc)
 {
 	struct loaded_object o;
-	if (_dl_find_object != NULL && _dl_find_object((void *)pc, &o) == 0)
+	if (unwind_knows_modules() && _dl_find_object((void *)pc, &o) == 0)
 		return (uintptr_t)o.eh_frame;
 	return w->maps ? procmap_eh_frame_hdr(pc) : 0;
 }
@@ -214,7 +220,7 @@ unwind_here_quietly(uintptr_t *pcs, size_t max)
 	struct cfi_frame f = { .exact = true };
 	CAPTURE(&f);
 	f.pc = f.reg[CAPTURED_PC];
-	size_t n = walk(&f, pcs, max, _dl_find_object == NULL);
+	size_t n = walk(&f, pcs, max, !unwind_knows_modules());
 	__asm__ volatile("" : : : "memory");
 	return n;
 }
@@ -233,16 +239,10 @@ unwind_trim(uintptr_t *pcs, size_t n, uintptr_t lo, uintptr_t hi)
 }
 
 bool
-unwind_knows_modules(void)
-{
-	return _dl_find_object != NULL;
-}
-
-bool
 unwind_module(uintptr_t pc, struct unwind_module *out)
 {
 	struct loaded_object o;
-	if (_dl_find_object == NULL || _dl_find_object((void *)pc, &o) != 0)
+	if (!unwind_knows_modules() || _dl_find_object((void *)pc, &o) != 0)
 		return false;
 	*out = (struct unwind_module){ (uintptr_t)o.map_start, (uintptr_t)o.map_end,
 		(uintptr_t)o.eh_frame };
