@@ -38,7 +38,9 @@ valgrind_seal(void)
 void
 valgrind_reset(void)
 {
-	fixed.on = ended = false;
+	ended = false;
+	if (fixed.on)                   /* else it may be sealed */
+		fixed.on = false;
 }
 
 void
