@@ -169,6 +169,54 @@ look_at_span(const struct remote_span *sp, void *arg)
 		    sp->s.base);
 }
 
+/* ---- no object ------------------------------------------------------------ */
+
+/* "kept+0x10 of /path/prog"; false: no module has it. */
+static bool
+put_module(struct search *s)
+{
+	GElf_Off offset;
+	GElf_Sym sym;
+	const char *file = NULL;
+	Dwarf_Addr start, end;
+	Dwfl_Module *m = dwfl_addrmodule(s->r->dwfl, s->addr);     /* or the last one before */
+	if (m == NULL)
+		return false;
+	const char *name = dwfl_module_info(m, NULL, &start, &end, NULL, NULL, &file, NULL);
+	if (s->addr < start || s->addr >= end)
+		return false;
+	const char *symbol = dwfl_module_addrinfo(m, s->addr, &offset, &sym, NULL, NULL, NULL);
+	if (symbol != NULL && offset < sym.st_size)
+		fprintf(s->out, ": %s+0x%lx of %s\n", symbol, (unsigned long)offset,
+		    file != NULL ? file : name);
+	else
+		fprintf(s->out, ": it lies in %s\n", file != NULL ? file : name);
+	return true;
+}
+
+/* Of a process: what the kernel calls it. */
+static void
+put_mapping(struct search *s)
+{
+	char path[64], line[512], perms[8], name[256];
+	unsigned long start, end;
+	bool found = false;
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)s->r->pid);
+	FILE *f = fopen(path, "re");
+	while (f != NULL && !found && fgets(line, sizeof(line), f) != NULL) {
+		name[0] = 0;
+		found = sscanf(line, "%lx-%lx %7s %*s %*s %*s %255s", &start, &end, perms, name) >= 3 &&
+		    s->addr >= start && s->addr < end;
+	}
+	if (found)
+		fprintf(s->out, ": it lies in %s (%s)\n", name[0] != 0 ? name :
+		    "a mapping without a name: a thread's stack, or somebody's mmap", perms);
+	else
+		fputs(f != NULL ? ": nothing is mapped there\n" : "\n", s->out);
+	if (f != NULL)
+		fclose(f);
+}
+
 /* ---- the command -------------------------------------------------------- */
 
 static void
@@ -186,8 +234,17 @@ look_up(struct search *s)
 	if (s->addr >> ADDR_BITS == 0)
 		remote_read(s->r, (uintptr_t)&s->r->root.arenas->slots[s->addr >> ARENA_SHIFT],
 		    &arena, sizeof(arena));
-	fprintf(s->out, arena.v != NULL ? "0x%lx lies in the heap, in no span\n" :
-	    "0x%lx is no address of the heap\n", s->addr);
+	if (arena.v != NULL) {
+		fprintf(s->out, "0x%lx lies in the heap, in no span\n", s->addr);
+		return;
+	}
+	fprintf(s->out, "0x%lx is no address of the heap", s->addr);
+	if (put_module(s))
+		return;
+	if (s->r->pid != 0)
+		put_mapping(s);
+	else
+		fputc('\n', s->out);
 }
 
 int

@@ -86,7 +86,15 @@ def test_addr_of_a_process(library, held, command, mode):
     with Running(held, environment(library, mode)) as it:
         check_addresses(command, it.child.pid, it.kept, it.dropped, mode)
         far = command("addr", it.child.pid, "0x1234")
-        assert far.stdout == "0x1234 is no address of the heap\n" and far.returncode == 1
+        assert far.stdout == "0x1234 is no address of the heap: nothing is mapped there\n" and far.returncode == 1
+        maps = pathlib.Path(f"/proc/{it.child.pid}/maps").read_text()
+        stack, start = (re.search(rf"^([0-9a-f]+)-.* {re.escape(name)}$", maps, re.M)[1] for name in ("[stack]", str(held)))
+        said = command("addr", it.child.pid, "0x" + stack).stdout
+        assert said == f"0x{stack.lstrip('0')} is no address of the heap: it lies in [stack] (rw-p)\n"
+        symbols = subprocess.run(["nm", held], capture_output=True, text=True, check=True).stdout
+        variable = int(start, 16) + int(re.search(r"^([0-9a-f]+) b kept$", symbols, re.M)[1], 16)
+        said = command("addr", it.child.pid, hex(variable + 1)).stdout
+        assert said == f"{hex(variable + 1)} is no address of the heap: kept+0x1 of {held}\n"
 
 
 @pytest.mark.parametrize("mode", ["hardened", "debug", "guard"])
