@@ -21,6 +21,6 @@ root_publish(bool guards)
 {
 	spanguard_root = (struct spanguard_root){ .layout = SPANGUARD_LAYOUT, .version = SPANGUARD_VERSION,
 		.arenas = &arena_map, .heap = &mheap_, .guards = guards ? guardspace_directory() : NULL,
-		.stacks = depot_chunks() };
+		.stacks = depot_chunks(), .samples = sample_records() };
 	memcpy(spanguard_root.magic, ROOT_MAGIC, sizeof(spanguard_root.magic));
 }

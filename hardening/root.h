@@ -12,6 +12,7 @@
 
 #include "depot.h"
 #include "guardspace.h"
+#include "sample.h"
 #include "sidetable.h"
 #include "../src/marena.h"
 #include "../src/mheap.h"
@@ -34,6 +35,7 @@ struct spanguard_root {
 	const struct mheap *heap;
 	const struct guard_directory *guards;   /* NULL: no guarded objects */
 	const atomic_ptr *stacks;               /* depot.h: the chunks */
+	const struct sample_slot *samples;      /* SAMPLE_SLOTS of them */
 };
 
 extern struct spanguard_root spanguard_root __attribute__((visibility("default")));

@@ -26,34 +26,6 @@ enum {
 	WINDOW_SLOTS_MAX = 64,
 };
 
-enum sample_state {
-	SAMPLE_UNUSED, SAMPLE_BUSY, SAMPLE_LIVE, SAMPLE_FREEING, SAMPLE_FREED, SAMPLE_REPORTED,
-};
-
-/* 32 frames: two stacks of each of the slots. */
-enum { SAMPLE_FRAMES = 32 };
-
-struct sample_stack {
-	int tid;
-	uint32_t frames;
-	uintptr_t pcs[SAMPLE_FRAMES];
-};
-
-struct sample_slot {
-	atomic_u32 state;           /* enum sample_state */
-	atomic_u32 told;            /* its one report, of a program that goes on */
-	bool open;                  /* the pages below are not faulted */
-	bool noscan;
-	uint8_t fill;
-	uintptr_t base;
-	size_t bytes;
-	size_t align;
-	uintptr_t pages;            /* under the object */
-	size_t pages_bytes;
-	struct sample_stack allocated;
-	struct sample_stack freed;
-};
-
 /* The linker's: the first byte of this module, and the first behind it. */
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 extern const char _end[] __attribute__((visibility("hidden")));
@@ -632,6 +604,12 @@ sample_pool(uintptr_t *start, uintptr_t *end)
 {
 	*start = pool.base;
 	*end = pool.base + pool.bytes;
+}
+
+const struct sample_slot *
+sample_records(void)
+{
+	return pool.slots;
 }
 
 static bool

@@ -34,11 +34,40 @@
 #define SPANGUARD_SAMPLE_H
 
 #include "fault.h"
+#include "../src/atomic.h"
 #include "../src/tls.h"
 
 enum {
 	SAMPLE_SLOTS = 64,
 	SAMPLE_DATA_BYTES = 16 << 10,
+};
+
+enum sample_state {
+	SAMPLE_UNUSED, SAMPLE_BUSY, SAMPLE_LIVE, SAMPLE_FREEING, SAMPLE_FREED, SAMPLE_REPORTED,
+};
+
+/* 32 frames: two stacks of each of the slots. */
+enum { SAMPLE_FRAMES = 32 };
+
+struct sample_stack {
+	int tid;
+	uint32_t frames;
+	uintptr_t pcs[SAMPLE_FRAMES];
+};
+
+struct sample_slot {
+	atomic_u32 state;           /* enum sample_state */
+	atomic_u32 told;            /* its one report, of a program that goes on */
+	bool open;                  /* the pages below are not faulted */
+	bool noscan;
+	uint8_t fill;
+	uintptr_t base;
+	size_t bytes;
+	size_t align;
+	uintptr_t pages;            /* under the object */
+	size_t pages_bytes;
+	struct sample_stack allocated;
+	struct sample_stack freed;
 };
 
 struct sample_config {
@@ -92,6 +121,9 @@ void sample_pool(uintptr_t *start, uintptr_t *end);
 
 /* SAMPLE-1: NULL, or the tag and where. Other threads may run. */
 const char *sample_check(uintptr_t *where);
+
+/* The SAMPLE_SLOTS records, for tools that look from outside (root.h). */
+const struct sample_slot *sample_records(void);
 
 void sample_after_fork_child(void);
 

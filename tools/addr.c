@@ -121,6 +121,34 @@ put_guarded(struct search *s)
 	put_history(s, &g->side, state == GUARD_FREED || state == GUARD_REPORTED_FREED);
 }
 
+/* ---- sampled objects ---------------------------------------------------- */
+
+static void
+put_sampled_stack(struct search *s, const char *what, const struct sample_stack *t)
+{
+	size_t n = t->frames < SAMPLE_FRAMES ? t->frames : SAMPLE_FRAMES;
+	fprintf(s->out, "%s by tid %d, here:\n", what, t->tid);
+	remote_put_frames(s->r, t->pcs, n, s->out);
+}
+
+/* In its pages, or in the guard beside them: whose that is, nobody knows better. */
+static void
+look_at_sampled(const struct sample_slot *o, void *arg)
+{
+	struct search *s = arg;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	bool freed = o->state.v == SAMPLE_FREED;
+	if (s->found || s->addr - (o->pages - page) >= o->pages_bytes + 2 * page)
+		return;
+	s->found = true;
+	put_relation(s, o->base, o->bytes, "region");
+	fprintf(s->out, " (a sampled object, %s)\n", freed ? "freed" :
+	    o->state.v == SAMPLE_REPORTED ? "reported" : "live");
+	if (freed)
+		put_sampled_stack(s, "freed", &o->freed);
+	put_sampled_stack(s, freed ? "previously allocated" : "allocated", &o->allocated);
+}
+
 /* ---- slots and large objects -------------------------------------------- */
 
 static const char *
@@ -227,7 +255,9 @@ look_up(struct search *s)
 		put_guarded(s);
 		return;
 	}
-	remote_each_span(s->r, look_at_span, s);
+	remote_each_sampled(s->r, look_at_sampled, s);
+	if (!s->found)
+		remote_each_span(s->r, look_at_span, s);
 	if (s->found)
 		return;
 	atomic_ptr arena = { NULL };

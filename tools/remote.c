@@ -319,6 +319,20 @@ remote_each_guarded(const struct remote *r,
 	free(d);
 }
 
+/* ---- sampled objects ---------------------------------------------------- */
+
+void
+remote_each_sampled(const struct remote *r, void (*fn)(const struct sample_slot *s, void *arg),
+    void *arg)
+{
+	struct sample_slot *s = remote_copy(r, (uintptr_t)r->root.samples,
+	    SAMPLE_SLOTS * sizeof(*s));
+	for (size_t i = 0; s != NULL && i < SAMPLE_SLOTS; i++)
+		if (s[i].bytes != 0 && s[i].state.v != SAMPLE_UNUSED)
+			fn(&s[i], arg);
+	free(s);
+}
+
 /* ---- stacks ------------------------------------------------------------- */
 
 static void
@@ -368,7 +382,12 @@ void
 remote_put_stack(const struct remote *r, uint32_t id, FILE *out)
 {
 	uintptr_t pcs[DEPOT_FRAMES];
-	size_t n = read_stack(r, id, pcs);
+	remote_put_frames(r, pcs, read_stack(r, id, pcs), out);
+}
+
+void
+remote_put_frames(const struct remote *r, const uintptr_t *pcs, size_t n, FILE *out)
+{
 	if (n == 0)
 		fputs("    (the stack was not recorded)\n", out);
 	for (size_t i = 0; i < n; i++)

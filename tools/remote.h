@@ -51,7 +51,13 @@ bool remote_side(const struct remote *r, const struct remote_span *s, size_t idx
 void remote_each_guarded(const struct remote *r,
     void (*fn)(const struct guard_record *rec, size_t slot_bytes, void *arg), void *arg);
 
+/* The sampled objects, live and freed ones. */
+void remote_each_sampled(const struct remote *r,
+    void (*fn)(const struct sample_slot *s, void *arg), void *arg);
+
 /* The frames of a stack of the depot, as reports have them: to be symbolised. */
 void remote_put_stack(const struct remote *r, uint32_t id, FILE *out);
+/* The same of a stack at hand. */
+void remote_put_frames(const struct remote *r, const uintptr_t *pcs, size_t n, FILE *out);
 
 #endif

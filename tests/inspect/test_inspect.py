@@ -97,6 +97,23 @@ def test_addr_of_a_process(library, held, command, mode):
         assert said == f"{hex(variable + 1)} is no address of the heap: kept+0x1 of {held}\n"
 
 
+def test_addr_of_sampled_objects(library, held, command, scratch):
+    """mode=hardened keeps the stacks of one object in many; in a core file, too."""
+    env = environment(library, "hardened:sample=1")
+
+    def check(where, kept, dropped):
+        said = command("addr", where, kept).stdout
+        assert re.match(rf"{kept} is located 0 bytes inside of 41-byte region \[.*\) \(a sampled object, live\)\n", said), said
+        assert "make_kept" in functions(said, "allocated by")
+        said = command("addr", where, hex(int(dropped, 16) + 300)).stdout
+        assert " is located 0 bytes after 300-byte region " in said and "(a sampled object, freed)" in said, said
+        assert "drop" in functions(said, "freed by") and "make_dropped" in functions(said, "previously allocated by")
+
+    with Running(held, env) as it:
+        check(it.child.pid, it.kept, it.dropped)
+    check(*core_of(held, env, scratch))
+
+
 @pytest.mark.parametrize("mode", ["hardened", "debug", "guard"])
 def test_addr_in_a_core_file(library, held, command, scratch, mode):
     core, kept, dropped = core_of(held, environment(library, mode), scratch)
@@ -223,7 +240,7 @@ def test_map_refuses(command, scratch):
 STRANGER = r"""
 #include <stdint.h>
 #include <stdio.h>
-struct { char magic[8]; uint64_t layout; char version[16]; void *more[4]; } spanguard_root =
+struct { char magic[8]; uint64_t layout; char version[16]; void *more[5]; } spanguard_root =
     { "MAGIC", 0x1234, "9.8.7", { 0 } };
 int main(void) { printf("%p %p\n", (void *)&spanguard_root, (void *)stdin); fflush(stdout); getchar(); return 0; }
 """
