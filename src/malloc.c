@@ -854,15 +854,18 @@ move_object(struct mspan *s, void *p, size_t have, size_t bytes, enum malloc_api
 	return q;
 }
 
-static void *
+static NOINLINE void *
 realloc_outside(void *p, size_t have, size_t bytes, bool noscan, enum malloc_api api)
 {
 	void *q = malloc_fast_class(bytes, noscan ? SPAN_NOSCAN : 0, api);
 	if (q == NULL)
 		return NULL;
 	memcpy(q, p, have < bytes ? have : bytes);
+	struct mcache *c = mcache_self();
+	const void *outer = enter_call(c, callstack_frame());
 	if (!outside_free(p, api))      /* another thread was faster */
 		bad_pointer(p, api);
+	leave_call(c, outer);
 	return q;
 }
 
