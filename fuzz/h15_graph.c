@@ -901,7 +901,8 @@ configure(struct sg_heap_config *c)
 static int
 run(const uint8_t *data, size_t bytes)
 {
-	struct sg_heap_config config;
+	/* four pages, most of them padding: on the stack old words would stay there */
+	static struct sg_heap_config config;
 	struct input in = { data, bytes };
 
 	memset(&g, 0, sizeof(g));
@@ -912,6 +913,7 @@ run(const uint8_t *data, size_t bytes)
 	sg_heap_config(&g.header, &config);
 	configure(&config);
 	sg_heap_start(&config);
+	scrub();                       /* the frame of body, too */
 	const struct die_info *d = sg_heap_try(body, &in);
 	SG_CHECK(DEATH, d == NULL, "code %d at %s, address %#lx", (int)d->code,
 	    d->site != NULL ? d->site : "-", (unsigned long)d->addr);

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 want=${1:-1000000000} seed=${2:-1}
 tool=build/fuzz/plain/sgfuzz out=build/fuzz-ops
 # millions of a round; all five modes of one program count in diff
-shares="span:6.5 pages:1.3 central:0.9 api:0.6 scav:0.4 diff:0.3"
+shares="span:7.0 pages:1.3 central:0.7 api:0.5 scav:0.3 diff:0.2"
 make -s -j"$(nproc)" $tool
 rm -rf $out
 mkdir -p $out

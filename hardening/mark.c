@@ -445,6 +445,8 @@ visit(struct pass *p, uintptr_t value, uintptr_t at)
 		return;
 	}
 	const struct class_shape *c = &p->shape[pg->span_class];
+	/* without the rounding the last byte of a slot may be the next one's (MSIZE-3) */
+	value &= ~(uintptr_t)(SIZE_STEP_BYTES - 1);
 	size_t in_span = ((size_t)pg->page << PAGE_SHIFT) + (value & (PAGE_SIZE - 1));
 	size_t idx = (size_t)(((uint64_t)in_span * c->divmul) >> 32);
 	if (idx < c->nelems && take_white(p, pg->bits, idx) && pg->kind == PAGE_SMALL)

@@ -156,7 +156,8 @@ mspan_bytes(const struct mspan *s)
 
 /* Address to slot: true, and *idx, only for the exact first byte of a slot.
  * Division by multiplication (Granlund and Montgomery); sizeclasses.h's
- * divmul is proved exact for every offset by tests/test_sizeclasses.c. The
+ * divmul is proved exact for every first byte by tests/test_sizeclasses.c; for
+ * an inner byte *idx may be one too high, see size_class_slot for those. The
  * bits behind nelems are never live, so a slot number that is too high is
  * caught by whoever looks at its live bit. This is the only way from a
  * program's pointer to a slot. */

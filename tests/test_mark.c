@@ -187,6 +187,23 @@ test_interior(void **state)
 	assert_lost(large);
 }
 
+/* The slot of the last byte of the largest classes cannot be had by multiplication alone. */
+static void
+test_last_byte(void **state)
+{
+	enum { SLOTS = 24, BYTES = 30720, TAIL = 16 };     /* of a slot; a canary fits in */
+	uintptr_t h[SLOTS];
+
+	(void)state;
+	for (int i = 0; i < SLOTS; i++)
+		h[i] = hidden_new(BYTES - TAIL, false);
+	for (int i = 0; i < SLOTS; i++) {
+		hidden_store(&global, h[i], BYTES - 1);
+		assert_false(is_lost(h[i]));
+	}
+	hidden_store(&global, 0, 0);
+}
+
 static void
 test_tls(void **state)
 {
@@ -970,6 +987,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_lost_when_nowhere, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_global, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_interior, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_last_byte, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tls, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stack, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_misaligned_word_does_not_count, setup, teardown),
