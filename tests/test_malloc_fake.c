@@ -147,6 +147,21 @@ test_too_much_is_told(void **state)
 		assert_int_equal(times_told, 1);        /* merely too much for this machine */
 	}
 	options.report_requests = false;
+	times_told = 0;
+	options.report_oom = true;
+	fake_sys_fail(FAKE_SYS_CAN_FAIL, 1, true);
+	errno = 0;
+	assert_null(mallocgc_zeroed(100 * MIB, API_CALLOC));
+	assert_int_equal(errno, ENOMEM);
+	fake_sys_fail(0, 0, false);
+	assert_int_equal(times_told, 1);
+	assert_int_equal(told.code, DIE_OUT_OF_MEMORY);
+	assert_int_equal(told.given, 100 * MIB);
+	assert_string_equal(told.api, "calloc");
+	assert_null(reallocgc(small, (size_t)1 << 46, API_REALLOC));
+	assert_int_equal(times_told, 1);        /* no machine has so much */
+	options.report_oom = false;
+	times_told = 1;
 	assert_null(reallocgc(small, MALLOC_MAX_BYTES + 1, API_REALLOC));
 	assert_int_equal(times_told, 1);
 	drop(small);
