@@ -99,6 +99,9 @@ sg_mode_of(const struct sgf_header *h)
 	return mode[h->mode & 7];
 }
 
+/* One call of those that set the heap up is refused. */
+enum { STARTS_SHORT = 14 };
+
 /* Besides the mode: rooms that any mode may have. */
 static void
 set_extras(unsigned which, const struct sgf_header *h, struct options *o)
@@ -113,6 +116,8 @@ set_extras(unsigned which, const struct sgf_header *h, struct options *o)
 		o->huge_pages = true;
 	if (which == 15)
 		o->ring = 64;
+	if (which == STARTS_SHORT)
+		o->sample = 1;
 }
 
 void
@@ -154,6 +159,10 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 	if (h->mode < 128)
 		set_extras(h->mode >> 3, h, o);
 	sys_config(h, &out->sys);
+	if (h->mode < 128 && h->mode >> 3 == STARTS_SHORT) {
+		out->sys.fail_mask = FAKE_SYS_CAN_FAIL & ~(uint32_t)FAKE_SYS_USED;
+		out->sys.fail_nth = 1 + h->knob[3] % 32u;
+	}
 }
 
 static bool heap_there;
@@ -210,6 +219,7 @@ make_heap(void)
 	hooks_init(&mheap_);
 	hide_shadow();
 	hooks_start_sampling();
+	fake_sys_fail(0, 0, false);
 }
 
 void

@@ -25,6 +25,13 @@
  * and of a sampled object, in the other modes:
  *  10  write beside the object   canary                        its free
  *
+ * and, from op a = 208 on, for which the program or a stray write is to blame:
+ *  13  asks for too much, or for an alignment that is none: bad-request; or for what the
+ *      system has not: out-of-memory                         the call, once told of
+ *  14  record of a guarded object changed   corruption, GUARDSPACE-1   its free
+ *  15  ... of a freed one   corruption, GUARDSPACE-1 or -3   when it is used again, if it is
+ *  16  free of what is some way off   double-, interior-, invalid-free   the call
+ *
  * An address that was handed out again is somebody's: 8 leaves it alone.
  *
  * What dies is then run once more with halt_on_error=0: the same must be told, at once
@@ -43,9 +50,10 @@
 #include "mspan.h"
 #include "msize.h"
 #include "verify.h"
+#include "../hardening/guardspace.h"
 #include "../hardening/hooks.h"
 
-enum { BUGS = 13 };
+enum { BUGS = 13, MORE_FROM = 208, MORE_BUGS = 4 };
 
 #define CODE(c) ((uint32_t)1 << (c))
 
@@ -318,6 +326,93 @@ plant_beside_sampled(const struct sgf_op *op)
 	return true;
 }
 
+/* The calls say no; that the program is told of it is an option. */
+static bool
+plant_bad_request(const struct sgf_op *op)
+{
+	void *p = NULL;
+
+	options.report_requests = options.report_oom = true;
+	expect(CODE(op->b % 6 == 5 ? DIE_OUT_OF_MEMORY : DIE_BAD_REQUEST), NULL);
+	if (op->b % 6 == 5)
+		fake_sys_fail(FAKE_SYS_RESERVE | FAKE_SYS_ALLOC | FAKE_SYS_MAP, 1, true);
+	switch (op->b % 6) {
+	case 0: p = sg_malloc(SIZE_MAX - op->imm); break;
+	case 1: p = sg_calloc(SIZE_MAX / 2 + op->imm, 3); break;
+	case 2: p = sg_reallocarray(NULL, SIZE_MAX / 2 + op->imm, 3); break;
+	case 3: (void)!sg_posix_memalign(&p, 24, op->imm & 4095); break;
+	case 4: p = sg_memalign(op->imm & 1 ? SIZE_MAX - op->imm : 24, 64); break;
+	default: p = sg_malloc(((size_t)1 << 27) + op->imm % 4096);
+	}
+	fake_sys_fail(0, 0, false);
+	options.report_requests = options.report_oom = false;
+	SG_CHECK(NULLNESS, (p == NULL) == (op->b % 6 != 4 || op->imm & 1), "%p was granted", p);
+	sg_free(p);
+	return true;
+}
+
+static struct guard_record *
+guard_record_of(const void *p)
+{
+	struct guard_around around;
+
+	return p != NULL && guardspace_find((uintptr_t)p, &around) && around.before != NULL &&
+	    around.before->base == (uintptr_t)p ? around.before : NULL;
+}
+
+/* Which is the object's no longer: where it lies, how long it is, whose region it is in. */
+static void
+break_record(struct guard_record *r, const struct sgf_op *op)
+{
+	switch (op->b % 4) {
+	case 0: r->region = (uint8_t)(GUARDSPACE_REGIONS - 1); break;
+	case 1: r->bytes = SIZE_MAX - op->imm; break;
+	case 2: r->base ^= (uintptr_t)1 << (40 + op->imm % 8); break;
+	default: r->data += (uintptr_t)1 << 30; break;
+	}
+}
+
+/* A death even of a program that goes on. */
+static bool
+plant_broken_record(const struct sgf_op *op, bool freed)
+{
+	struct guard_record *r = guard_record_of(prog.object[op->handle].p);
+	uint8_t *p = prog.object[op->handle].p;
+
+	if (r == NULL || crime.on)
+		return false;
+	if (freed)
+		sg_prog_free(&prog, op->handle);
+	else
+		sg_unpoison(p, prog.object[op->handle].usable);
+	expect(CODE(DIE_CORRUPTION), r);
+	if (freed && op->b & 8)
+		a32_store_relaxed(&r->state, GUARD_LIVE);
+	else
+		break_record(r, op);
+	if (freed)
+		return false;           /* perhaps it is never used again */
+	sg_free(p);
+	return true;
+}
+
+/* Neither an object nor far from one: of a room's place that was never used, say. */
+static bool
+plant_near(const struct sgf_op *op)
+{
+	static const size_t step[4] = { 1, 16, 4096, 8192 };
+	const struct sg_object *o = &prog.object[op->handle];
+	size_t off = (1 + op->imm % 512) * step[op->b & 3];
+	uint8_t *q = op->b & 4 ? o->p - off : o->p + off;
+
+	for (size_t i = 0; i < prog.nlive; i++)
+		if (prog.object[prog.live[i]].p == q)
+			return false;
+	expect(CODE(DIE_DOUBLE_FREE) | CODE(DIE_INTERIOR_FREE) | CODE(DIE_INVALID_FREE), q);
+	sg_free(q);
+	return true;
+}
+
 /* Planted before the call that may see it: the death does not come back here. */
 static bool
 plant_in_room(const struct sgf_op *op)
@@ -340,9 +435,15 @@ plant(const struct sgf_op *op)
 {
 	bool has = prog.object[op->handle].p != NULL;
 
-	crime.kind = sg_prog_op(op) == OP_OVERFLOW ? 10 : op->a % BUGS;
-	if (sg_room_let_through || (!has && crime.kind != 3 && crime.kind != 8 && crime.kind != 9))
+	crime.kind = sg_prog_op(op) == OP_OVERFLOW ? 10 : op->a < MORE_FROM ? op->a % BUGS :
+	    BUGS + (op->a - (unsigned)MORE_FROM) % MORE_BUGS;
+	if (sg_room_let_through ||
+	    (!has && crime.kind != 3 && crime.kind != 8 && crime.kind != 9 && crime.kind != 13))
 		return false;
+	if (crime.kind == 16)
+		return plant_near(op);
+	if (crime.kind >= BUGS)
+		return crime.kind == 13 ? plant_bad_request(op) : plant_broken_record(op, crime.kind == 15);
 	if (crime.kind >= 10 && sg_room_mode(&prog.header))
 		return plant_in_room(op);
 	if (crime.kind >= 10 && is_sampled(&prog.object[op->handle]))

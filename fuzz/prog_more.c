@@ -11,9 +11,13 @@
 #include "api.h"
 #include "marena.h"
 #include "mcache.h"
+#include "mlookup.h"
 #include "mstats.h"
 #include "tls.h"
 #include "verify.h"
+#include "../hardening/debug.h"
+#include "../hardening/fault.h"
+#include "../hardening/guardmode.h"
 #include "../hardening/hooks.h"
 #include "../hardening/sample.h"
 #include "../hardening/zerosize.h"
@@ -122,9 +126,68 @@ outside(const struct sg_prog *p)
 	    zerosize_live_count(), want);
 }
 
+/* ---- what a report looks up ---- */
+
+static const struct sg_object *
+model_of(const struct sg_prog *p, uintptr_t addr)
+{
+	for (size_t i = 0; i < p->nlive; i++) {
+		const struct sg_object *o = &p->object[p->live[i]];
+		if (addr - (uintptr_t)o->p < (o->usable != 0 ? o->usable : 1))
+			return o;
+	}
+	return NULL;
+}
+
+/* A byte of a live object is found to be one, by the heap or by its room; and what is
+ * said to be live is. Around it, no room knows better than to say so. */
+static void
+look_at(const struct sg_prog *p, uintptr_t addr)
+{
+	static const struct fault_room *const rooms[] = { &sample_room, &guardmode_room, &zerosize_room,
+		&debug_room, &fault_heap };
+	const struct sg_object *o = model_of(p, addr);
+	struct fault_claim claim;
+	struct addr_info info;
+	struct room_object r;
+
+	heap_describe(addr, &info);
+	if (o != NULL && !o->boot && span_of((uintptr_t)o->p) != NULL)
+		SG_CHECK(RECORD, info.state == SLOT_LIVE && info.slot_base <= (uintptr_t)o->p, "%#lx of the object at %p is in state %d, "
+		    "from %#lx", (unsigned long)addr, (void *)o->p, (int)info.state, (unsigned long)info.slot_base);
+	for (size_t i = 0; i < ARRAY_LEN(rooms); i++) {
+		sg_note(rooms[i]->claim(addr, &claim));
+		for (int behind = 0; rooms[i]->beside != NULL && behind < 2; behind++)
+			sg_note(rooms[i]->beside(addr, behind != 0, &r));
+		if (!rooms[i]->object(addr, &r) || !r.live || addr - r.base >= r.bytes)
+			continue;
+		SG_CHECK(RECORD, o != NULL && (uintptr_t)o->p == r.base && r.bytes >= o->asked,
+		    "of %#lx a room says: %zu bytes from %#lx, live", (unsigned long)addr, r.bytes,
+		    (unsigned long)r.base);
+	}
+}
+
+static void
+look(const struct sg_prog *p, const struct sgf_op *op)
+{
+	const struct sg_object *o = &p->object[op->handle];
+	uintptr_t at = (uintptr_t)o->p, page = sys_page_bytes();
+	const uintptr_t addr[] = { at, at + o->asked - 1, at + o->asked, at + o->usable, at - 1, at + 8,
+		align_down(at, page) - 1, align_up(at + o->asked, page), at + op->imm, at - op->imm,
+		at + page * (op->b + 1u), at - page * (op->b + 1u), fake_sys_base() + ((uintptr_t)op->imm << 8),
+		(uintptr_t)op->imm << (op->b & 31) };
+
+	for (size_t i = 0; i < ARRAY_LEN(addr); i++)
+		look_at(p, addr[i]);
+}
+
 void
 sg_prog_more(struct sg_prog *p, const struct sgf_op *op)
 {
+	if (op->a & 128) {
+		look(p, op);
+		return;
+	}
 	switch (op->a % 8) {
 	case 0: usable(p, op); break;
 	case 1: sg_note(spanguard_scavenge()); break;
