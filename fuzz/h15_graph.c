@@ -14,6 +14,7 @@
  *           indirect as LeakSanitizer has it; both passes agree
  *   leak    number, direct and indirect, bytes where records keep them; JSON besides
  *   watch   words into what was freed, and the text that says where one stands
+ *   many    lists that grow, and what is refused (graph_many.c)
  *   mode quarantine=mark: freed memory that a word points into is not handed out
  *
  * The world that is stopped and its maps are the real ones; the heap lies in the
@@ -37,7 +38,9 @@
 #include "../hardening/roots.h"
 #include "api.h"
 #include "fake_die.h"
+#include "graph_many.h"
 #include "log.h"
+#include "mcache.h"
 #include "mheap.h"
 #include "reporttext.h"
 
@@ -59,18 +62,18 @@ enum place { PLACE_GLOBAL, PLACE_TLS, PLACE_STACK, PLACE_MAPPING, PLACE_THREAD, 
 
 enum op { OP_NEW, OP_NEW_NOSCAN, OP_NEW_LARGE, OP_NEW_HUSH, OP_LINK, OP_UNLINK, OP_ROOT,
 	OP_UNROOT, OP_FREE, OP_MARK, OP_LEAK, OP_DELTA, OP_IGNORE, OP_CHECK, OP_WATCH,
-	OP_SIGNAL, OP_ROOT_ADD, OP_ROOT_REMOVE, OP_TRIM, OP_VERIFY, OPS };
+	OP_SIGNAL, OP_ROOT_ADD, OP_ROOT_REMOVE, OP_TRIM, OP_VERIFY, OP_MANY, OPS };
 
 static const char *const op_names[OPS] = { "new", "new_noscan", "new_large", "new_hush", "link",
 	"unlink", "root", "unroot", "free", "mark", "leak", "delta", "ignore", "markcheck", "watch",
-	"leak_signal", "root_add", "root_remove", "trim", "verify" };
+	"leak_signal", "root_add", "root_remove", "trim", "verify", "many" };
 
 static const struct sgf_language language = {
 	.op = { "new", "new_noscan", "new_large", "new_hush", "link", "unlink", "root", "unroot",
 	    "free", "mark", "leak", "delta", "ignore", "markcheck", "watch", "leak_signal",
 	    "root_add", "root_remove", "trim", "verify",
 	    "new", "new", "new", "new_noscan", "link", "link", "link", "link", "root", "root",
-	    "root", "unroot", "free", "free", "mark", "leak", "new_large", "link", "root", "free" },
+	    "root", "unroot", "free", "free", "mark", "leak", "new_large", "link", "root", "free", "many" },
 	.knob = { "quarantine=mark", "span quarantine", "guards", "stacks, report" },
 };
 
@@ -766,7 +769,14 @@ op_signal(const struct sgf_op *op)
 {
 	if (sg_heap_cache(0) == NULL)
 		return;
+	struct mcache *c = sg_heap_cache(0);
+	uint8_t was = c->busy;
+
+	if (op->a & 4)                  /* in the middle of a call: not now */
+		c->busy = CACHE_SLOW;
 	hook_leak_from_signal(op->a & 1, op->a & 2 ? (int)getpid() : 0, op->a & 2 ? 2047 : 0);
+	SG_CHECK(GRAPH, (op->a & 4) == 0 || leak_wanted(), "a leak check was made within a call");
+	c->busy = was;
 	hook_leak_if_wanted();
 	SG_CHECK(GRAPH, !leak_wanted(), "a leak check that was asked for did not happen");
 }
@@ -796,6 +806,7 @@ look_around(const struct sgf_op *op, enum op what)
 	case OP_WATCH: op_watch(op); break;
 	case OP_SIGNAL: op_signal(op); break;
 	case OP_VERIFY: sg_heap_verify(); break;
+	case OP_MANY: sg_graph_many(op, shared); break;
 	default: break;
 	}
 }
@@ -861,6 +872,8 @@ body(void *arg)
 		/* each costs as much as a thousand of the others */
 		if (what >= OP_MARK && what <= OP_SIGNAL && what != OP_IGNORE && ++looks > 24)
 			continue;
+		if (what == OP_MANY && (looks += 8) > 24)
+			continue;
 		scrub();                       /* frames have parts that nobody writes */
 		if (sg_heap_use(0) != NULL)
 			step(&op, what);
@@ -908,6 +921,9 @@ run(const uint8_t *data, size_t bytes)
 	memset(&g, 0, sizeof(g));
 	sgf_read_header(data, bytes, &g.header);
 	g.header.geometry &= 0xf0;
+	roots_way = (enum roots_way)(g.header.knob[0] >> 1 & 3);
+	if (roots_way > ROOTS_WAY_PEEK)
+		roots_way = ROOTS_WAY_SCAN;
 	g.header.knob[0] &= 1;
 	places_start();
 	sg_heap_config(&g.header, &config);
@@ -918,6 +934,7 @@ run(const uint8_t *data, size_t bytes)
 	SG_CHECK(DEATH, d == NULL, "code %d at %s, address %#lx", (int)d->code,
 	    d->site != NULL ? d->site : "-", (unsigned long)d->addr);
 	sg_heap_idle();
+	roots_way = ROOTS_WAY_SCAN;
 	return 0;
 }
 

@@ -356,15 +356,16 @@ guard_record_of(const void *p)
 {
 	struct guard_around around;
 
-	return p != NULL && guardspace_find((uintptr_t)p, &around) && around.before != NULL &&
-	    around.before->base == (uintptr_t)p ? around.before : NULL;
+	return p != NULL && guardspace_find((uintptr_t)p, &around) && around.in != NULL &&
+	    around.in->base == (uintptr_t)p ? around.in : NULL;
 }
 
-/* Which is the object's no longer: where it lies, how long it is, whose region it is in. */
+/* Where it lies, how long it is, whose region it is in. By all but the length, a live
+ * object is not found any more. */
 static void
-break_record(struct guard_record *r, const struct sgf_op *op)
+break_record(struct guard_record *r, const struct sgf_op *op, bool freed)
 {
-	switch (op->b % 4) {
+	switch (freed ? op->b % 4 : 1) {
 	case 0: r->region = (uint8_t)(GUARDSPACE_REGIONS - 1); break;
 	case 1: r->bytes = SIZE_MAX - op->imm; break;
 	case 2: r->base ^= (uintptr_t)1 << (40 + op->imm % 8); break;
@@ -387,9 +388,9 @@ plant_broken_record(const struct sgf_op *op, bool freed)
 		sg_unpoison(p, prog.object[op->handle].usable);
 	expect(CODE(DIE_CORRUPTION), r);
 	if (freed && op->b & 8)
-		a32_store_relaxed(&r->state, GUARD_LIVE);
+		a32_store_relaxed(&r->state, GUARD_BUSY);
 	else
-		break_record(r, op);
+		break_record(r, op, freed);
 	if (freed)
 		return false;           /* perhaps it is never used again */
 	sg_free(p);

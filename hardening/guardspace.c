@@ -375,6 +375,14 @@ cut_chunk_locked(size_t c)
 	return true;
 }
 
+/* GUARDSPACE-1: what a record says of its place is believed from here on. */
+static void
+must_be_sound(const struct guard_record *r)
+{
+	if (unlikely(!guardspace_sound(r)))
+		die_corruption("GUARDSPACE-1", r);
+}
+
 /* Reports of faults may have taken a freed slot for good meanwhile. */
 static struct guard_record *
 pop_again_locked(struct record_list *l)
@@ -382,8 +390,7 @@ pop_again_locked(struct record_list *l)
 	struct guard_record *r;
 	while ((r = list_pop(l)) != NULL) {
 		uint32_t freed = GUARD_FREED;
-		if (!guardspace_sound(r))
-			die_corruption("GUARDSPACE-1", r);
+		must_be_sound(r);
 		if (a32_cas(&r->state, &freed, GUARD_BUSY))
 			return r;
 		if (freed != GUARD_REPORTED_FREED)
@@ -458,6 +465,7 @@ empty_inbox_locked(void)
 	}
 	while (turned != NULL) {
 		struct guard_record *next = turned->next;
+		must_be_sound(turned);
 		space.quarantined += whole_bytes(turned);
 		list_push(&space.quarantine, turned);
 		turned = next;
@@ -495,6 +503,7 @@ release_oldest_locked(void)
 		struct guard_record *r = list_pop(&space.quarantine);
 		if (r == NULL)
 			return;
+		must_be_sound(r);
 		if (!is_closed(r)) {
 			list_push(&space.quarantine, r);
 			return;

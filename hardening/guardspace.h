@@ -24,7 +24,8 @@
  *            are part of the mapping of the region before where they adjoin.
  * Test:      tests/test_guardmode.c, tests/guard.
  *
- * GUARDSPACE-1  a LIVE object lies in the pages of its own slot that do not fault
+ * GUARDSPACE-1  an object lies in the pages of its own slot that do not fault while it
+ *               is LIVE; seen at its free, and whenever a freed one changes its list
  * GUARDSPACE-2  every slot between UNUSED and REPORTED has a guard on both sides
  * GUARDSPACE-3  what leaves the quarantine is FREED, or was reported meanwhile
  *
