@@ -5,6 +5,7 @@
  *   process_words.c    JSON, numbers, options of the environment, functions by name
  *   process_modules.c  what is mapped where, modules and their symbols
  *   process_locks.c    the order of locks, and who waits for ever; the depot of stacks
+ *   process_insn.c     how much memory an instruction touches
  *   process_fault.c    SIGSEGV, and the handler that was there before
  *   process_report.c   reports, and errors in the middle of them
  *   process_life.c     start, threads that come and go, fork, the scavenger, the end
@@ -25,13 +26,14 @@ const struct process_op process_ops[PROCESS_OPS] = {
 	{ process_earlier, true }, { process_fault, true }, { process_report, true },
 	{ process_boot, true }, { process_thread, true }, { process_fork, true }, { process_end, true },
 	{ process_maps, false }, { process_stale, true }, { process_locks, false }, { process_depot, true },
+	{ process_insn, false },
 };
 
 #define TWO(name) name, name
 static const struct sgf_language language = {
 	.op = { TWO("to"), TWO("channel"), TWO("answer"), TWO("files"), TWO("write"), TWO("json"),
 		TWO("print"), TWO("symbols"), TWO("env"), TWO("earlier"), TWO("fault"), TWO("report"),
-		TWO("boot"), TWO("thread"), TWO("fork"), TWO("end"), TWO("maps"), TWO("stale"), TWO("locks"), TWO("depot") },
+		TWO("boot"), TWO("thread"), TWO("fork"), TWO("end"), TWO("maps"), TWO("stale"), TWO("locks"), TWO("depot"), TWO("insn") },
 };
 
 static void

@@ -40,6 +40,9 @@ void process_stale(const struct sgf_op *op);
 void process_locks(const struct sgf_op *op);
 void process_depot(const struct sgf_op *op);
 
+/* process_insn.c: how much memory an instruction touches */
+void process_insn(const struct sgf_op *op);
+
 /* process_fault.c: the handler of SIGSEGV and who was there before */
 void process_fault_start(void);
 bool process_fault_ours(void);
