@@ -42,6 +42,7 @@ start_heap(const struct sgf_header *h)
 	struct sg_heap_config config;
 
 	sg_heap_config(h, &config);
+	config.sys.fail_mask = 0;
 	sg_heap_start(&config);
 	process_fault_start();
 	process_report_start();

@@ -77,6 +77,7 @@ process_life_start(const struct sgf_header *h)
 	sg_heap_config(h, &config);
 	g.sys = config.sys;
 	g.sys.max_map_count = 0;
+	g.sys.fail_mask = 0;
 }
 
 void

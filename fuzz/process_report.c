@@ -29,7 +29,7 @@ static struct {
 	/* what must have been remembered */
 	unsigned aborts, extra;        /* deaths survived; errors while an error was told */
 	bool owned;                    /* by a death that the handler of SIGABRT left */
-	int owner;                     /* its thread */
+	int owner, owner_pid;          /* its thread; a forked child's are others */
 	bool told[DIE_CODES][PLACES][KINDS];
 	/* what was seen */
 	unsigned handled;
@@ -234,6 +234,7 @@ check_death(const struct die_info *info, bool goes_on)
 	}
 	g.owned = true;
 	g.owner = sim.tid;
+	g.owner_pid = sim.pid;
 	g.aborts++;
 }
 
@@ -436,7 +437,7 @@ process_report(const struct sgf_op *op)
 	options.halt_on_error = op->imm >> 25 & 1;
 	/* another thread waits until the one before seems to be gone */
 	sim.tid = sim.pid + (op->b >> 7);
-	bool waits = g.owned && g.owner != sim.tid && op->a % 8 < 2;
+	bool waits = g.owned && g.owner != sim.tid && g.owner_pid == sim.pid && op->a % 8 < 2;
 	uint64_t naps = sim.naps;
 	info.access = info.code >= DIE_USE_AFTER_FREE && info.code <= DIE_ZERO_SIZE &&
 	    info.code != DIE_UNDERFLOW_SEEN ? &access : NULL;
