@@ -145,6 +145,8 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 		o->span_guards = h->knob[2] >> 1 & 3;
 	if (h->knob[2] & 8)
 		o->large_guards = h->knob[2] >> 4 & 3;
+	if (h->knob[2] == 0xc0)         /* guarded objects are used again soon */
+		o->guard_quarantine_bytes = 1 << 16;
 	/* to walk a stack costs more than all the rest of a call */
 	o->stack_depth = h->knob[3] >= 240 ? 16 : 0;
 	if (h->mode >= 128) {           /* not a mode but any mixture */
