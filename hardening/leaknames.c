@@ -35,7 +35,8 @@ map_file(const char *path, struct file *out)
 {
 	int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
 	long bytes = fd >= 0 ? syscall(SYS_lseek, fd, 0, SEEK_END) : -1;
-	long at = bytes > 0 ? syscall(SYS_mmap, NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0) : -1;
+	/* 0L: of an int on the stack the upper half is anything, which clang leaves so */
+	long at = bytes > 0 ? syscall(SYS_mmap, NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0L) : -1;
 	if (fd >= 0)
 		syscall(SYS_close, fd);
 	out->data = (const char *)at;

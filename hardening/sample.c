@@ -290,7 +290,8 @@ alloc_locked(size_t bytes, size_t align, bool noscan)
 	}
 	if (!ready) {
 		a64_fetch_sub(&pool.sampled, 1);
-		a32_store_release(&s->state, SAMPLE_FREED);
+		/* closed, it has new fields, of an object that never was */
+		a32_store_release(&s->state, s->open ? SAMPLE_FREED : SAMPLE_UNUSED);
 		return NULL;
 	}
 	fill_slack(s);
