@@ -23,7 +23,6 @@
 #include "../src/mspan.h"
 #include "../src/print.h"
 #include "../src/proc.h"
-#include "../src/procmap.h"
 #include "../src/report.h"
 #include "../src/sys.h"
 #include "../src/tls.h"
