@@ -35,12 +35,6 @@ ring_init(size_t entries)
 	ring.places = places;
 }
 
-bool
-ring_is_on(void)
-{
-	return ring.entries != NULL;
-}
-
 void
 ring_note(const void *p, size_t bytes, enum malloc_api api)
 {

@@ -20,7 +20,6 @@
 
 /* Room for `entries`, rounded up to a power of two; 0: off. Memory is taken once. */
 void ring_init(size_t entries);
-bool ring_is_on(void);
 
 /* A call has just been served. */
 void ring_note(const void *p, size_t bytes, enum malloc_api api);
