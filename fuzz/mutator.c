@@ -58,6 +58,8 @@ random_op(uint8_t *op, const uint8_t *data, size_t n, uint64_t *s)
 	op[1] &= b & 4 ? 15 : 63;       /* few handles, so that they meet again */
 	if ((b & 32) != 0 && nops != 0)
 		op[1] = data[HEAD + below(s, nops) * OP + 1];
+	if ((b & 0x380) == 0)           /* sizes above a megabyte */
+		op[2] |= 0xf8;
 	if ((b & 64) != 0)              /* an offset, close to nothing */
 		op[3] = (uint8_t)((b >> 16 & 31) - 16);
 	memcpy(op + 4, &v, 4);
