@@ -35,7 +35,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OUT = os.path.join(ROOT, "build", "mutants")
 KILLS = 36
-TIMEOUT = 120
+TIMEOUT = 120           # seconds of CPU; ten times that by the clock
 LITMUS_MAX = 1500
 PATTERNS = [
     (r"FAIL oracle=(\w+)", None),
@@ -184,7 +184,7 @@ def verdict(status, text):
         m = re.search(pattern, text)
         if m:
             return oracle or m.group(1)
-    return "hang" if status == "timeout" else f"status {status}"
+    return "hang" if status in ("timeout", -signal.SIGXCPU) else f"status {status}"
 
 
 def run(cmd, seconds, env=None, cwd=ROOT):
@@ -227,7 +227,8 @@ def replay(tool, harnesses, env=None):
     for h in harnesses:
         if not inputs(h):
             continue
-        status, text = run([tool, "run", "-t", "-n", times, h, *inputs(h)], TIMEOUT, env)
+        status, text = run(["prlimit", f"--cpu={TIMEOUT}:{TIMEOUT + 5}", tool, "run", "-t", "-n", times, h, *inputs(h)],
+                           10 * TIMEOUT, env)
         traces.update((f"{h}/{n}", t) for t, n in re.findall(r"^([0-9a-f]{16}) (\S+)$", text, re.M))
         if status != 0:
             return (verdict(status, text), h, time.time() - begin), traces
