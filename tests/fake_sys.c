@@ -69,6 +69,7 @@ static struct {
 	uint64_t mappings, guard_runs;
 	uint64_t calls[32];
 	uint64_t fail_seen;
+	uint64_t refusals;
 	uint64_t random;
 	struct sys_stats stats;
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -350,8 +351,10 @@ change(size_t page, size_t n, uint8_t to, bool forced)
 	    + runs_between(page, n, to, vma_class);
 
 	if (!forced && fake.config.max_map_count != 0 && mappings > fake.config.max_map_count
-	    && mappings > fake.mappings)
+	    && mappings > fake.mappings) {
+		fake.refusals++;
 		return false;
+	}
 	fake.mappings = mappings;
 	fake.guard_runs += runs_between(page, n, to, guard_class)
 	    - runs_between(page, n, -1, guard_class);
@@ -420,7 +423,9 @@ call_fails(enum fake_sys_call call)
 	fake.fail_seen++;
 	if (fake.config.fail_nth == 0 || fake.fail_seen < fake.config.fail_nth)
 		return false;
-	return fake.fail_seen == fake.config.fail_nth || fake.config.fail_onwards;
+	bool fails = fake.fail_seen == fake.config.fail_nth || fake.config.fail_onwards;
+	fake.refusals += fails;
+	return fails;
 }
 
 /* ---- window, reset ---- */
@@ -517,6 +522,7 @@ reset_locked(const struct fake_sys_config *config)
 	fake.script_next = 0;
 	fake.mappings = fake.guard_runs = 0;
 	memset(fake.calls, 0, sizeof(fake.calls));
+	fake.refusals = 0;
 	memset(&fake.stats, 0, sizeof(fake.stats));
 	fake.random = fake.config.seed;
 	fail_arm(fake.config.fail_mask, fake.config.fail_nth, fake.config.fail_onwards);
@@ -576,6 +582,15 @@ fake_sys_calls(uint32_t mask)
 	enter();
 	for (unsigned i = 0; i < ARRAY_LEN(fake.calls); i++)
 		n += mask >> i & 1 ? fake.calls[i] : 0;
+	leave();
+	return n;
+}
+
+uint64_t
+fake_sys_refusals(void)
+{
+	enter();
+	uint64_t n = fake.refusals;
 	leave();
 	return n;
 }
@@ -869,8 +884,10 @@ fault_locked(size_t page, size_t n)
 	uint64_t runs = fake.guard_runs - runs_between(page, n, -1, guard_class)
 	    + runs_between(page, n, to, guard_class);
 
-	if (!marker && runs * VMAS_PER_GUARD > fake.stats.guard_vma_budget)
+	if (!marker && runs * VMAS_PER_GUARD > fake.stats.guard_vma_budget) {
+		fake.refusals++;
 		return false;
+	}
 	return change(page, n, to, false);
 }
 

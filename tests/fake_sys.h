@@ -72,6 +72,9 @@ void fake_sys_fail(uint32_t mask, uint64_t nth, bool onwards);
 
 /* Calls of the functions in mask since the reset. */
 uint64_t fake_sys_calls(uint32_t mask);
+/* How many of all calls were refused since the reset, by fake_sys_fail or for want of
+ * mappings. */
+uint64_t fake_sys_refusals(void);
 
 /* The memory that the fake has besides its variables, for harnesses that set all
  * of it back. */
