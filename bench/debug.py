@@ -100,7 +100,7 @@ def columns(library, build_dir):
         Column("debug", library, {"SPANGUARD_OPTIONS": "mode=debug"}),
         Column("guard", library, {"SPANGUARD_OPTIONS": "mode=guard"}),
         Column("memcheck", before=["/usr/bin/valgrind", "--tool=memcheck", "--trace-children=yes",
-                                   "--leak-check=no", "-q"]),
+                                   "--leak-check=no", "--log-file=/dev/null"]),
         Column("asan", env=ASAN, bin_dir=asan_dir),
     ]
     if fence:

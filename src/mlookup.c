@@ -1,6 +1,7 @@
 /* mlookup.c - see mlookup.h. */
 #include "mlookup.h"
 
+#include "die.h"
 #include "marena.h"
 #include "mcache.h"
 #include "mspan.h"
@@ -73,8 +74,10 @@ slot_state_of(const struct mspan *s, size_t idx, bool *by_other)
 static void
 describe_slot(const struct mspan *s, uintptr_t addr, struct addr_info *out)
 {
-	size_t off = addr - s->base;
-	size_t idx = mspan_is_large(s) ? 0 : off / s->elem_bytes;
+	size_t off = addr - s->base, slot = mspan_is_large(s) ? mspan_bytes(s) : s->elem_bytes;
+	if (unlikely(slot == 0))
+		die_corruption("MSPAN-6", s);   /* a report goes on without the heap */
+	size_t idx = off / slot;
 	const struct mcache *c = aptr_load_acquire(&s->owner);
 	out->kind = mspan_is_large(s) ? ADDR_LARGE : mspan_is_tiny(s) ? ADDR_TINY : ADDR_SMALL;
 	out->span_base = s->base;

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "fake_die.h"
 #include "heap_support.h"
 #include "marena.h"
 #include "mlookup.h"
@@ -233,6 +234,29 @@ test_unused_and_released(void **state)
 	assert_int_equal(look(small + 192 + 63).slot_base, (uintptr_t)small + 192);
 }
 
+static void
+describe(void *p)
+{
+	look(p);
+}
+
+/* A slot of no bytes cannot be divided by. */
+static void
+test_overwritten_span(void **state)
+{
+	char *p = take(100);
+	struct mspan *s = span_of((uintptr_t)p);
+	size_t bytes = s->elem_bytes;
+
+	(void)state;
+	s->elem_bytes = 0;
+	assert_true(fake_die_caught(describe, p));
+	assert_string_equal(fake_die_info.site, "MSPAN-6");
+	s->elem_bytes = bytes;
+	assert_int_equal(look(p).slot_base, (uintptr_t)p);
+	drop(p);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -245,6 +269,7 @@ main(void)
 		TEST(test_tiny),
 		TEST(test_large),
 		TEST(test_unused_and_released),
+		TEST(test_overwritten_span),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 It is itself tested: with a fault planted in libc's malloc it must fail.
 """
 import pathlib
+import re
 
 import pytest
 
@@ -20,12 +21,13 @@ def test_on_libc(run, stress):
     run([stress, 4], timeout=120).clean()
 
 
-@pytest.mark.parametrize("fault,said", [("twice", "contents lost"), ("smear", "contents lost"),
+# of an object that is there twice, both its bytes and the size that the other has of it are wrong
+@pytest.mark.parametrize("fault,said", [("twice", "contents lost|usable size too small"), ("smear", "contents lost"),
                                         ("grow", "growth from"), ("zero", "calloc is not zero")])
 def test_sees_planted_fault(build, run, stress, fault, said):
     broken = build(HERE / "broken.c", "-O2", "-shared", "-fPIC", name="libbroken.so")
     done = run([stress, 12 if fault == "grow" else 8], env={"BROKEN": fault}, preload=[broken], timeout=120)
-    assert done.status != 0 and said in done.err, done
+    assert done.status != 0 and re.search(said, done.err), done
 
 
 def check_output(out):
