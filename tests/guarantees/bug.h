@@ -592,7 +592,7 @@ run_share(void (*bug)(void))
 
 /* ---- write-after-free ---- */
 
-/* Returns at which allocation the slot came back, -1 if it did not. */
+/* Returns at which allocation the slot came back, -1 if it did not before its span went. */
 __attribute__((noinline)) static int
 notice_reuse(unsigned char *p)
 {
@@ -605,6 +605,7 @@ notice_reuse(unsigned char *p)
 		if (held[k].p == p)
 			return i + 1;
 	}
+	malloc_trim(0);         /* its span may lie idle all the time: that ends here */
 	return -1;
 }
 
