@@ -527,18 +527,36 @@ count_over(unsigned thread)
 	sg_heap_use(thread);
 }
 
-/* Of a pending bug: the object is freed, or the heap counted over. */
-static void
+/* In a span of none of the threads that live: of the cache that threads past their end
+ * share, into whose slots none of them looks. */
+static bool
+is_of_the_gone(const void *p)
+{
+	const struct mspan *s = span_of((uintptr_t)p);
+	const struct mcache *owner = s != NULL ? aptr_load_acquire(&s->owner) : NULL;
+	bool theirs = owner != NULL && owner != &mcache_none;
+	for (unsigned t = 0; t < SGF_THREADS; t++)
+		theirs = theirs && sg_heap_use(t) != owner;
+	return theirs;
+}
+
+/* Of a pending bug: the object is freed, or the heap counted over. false: nothing can
+ * be done to a freed slot that none of the threads looks into. */
+static bool
 bring_to_light(const struct sgf_op *op)
 {
 	bool there = prog.object[op->handle].p != NULL;
+	bool theirs = is_of_the_gone(there ? prog.object[op->handle].p : (void *)crime.flipped);
 
 	crime.pending = false;
 	if (there && (op->b & 64 || is_sampled(&prog.object[op->handle])))
 		sg_prog_free(&prog, op->handle);
 	else
 		count_over(op->thread);
+	if (crime.told == 0 && there && theirs)
+		sg_prog_free(&prog, op->handle);
 	put_right();
+	return there || !theirs;
 }
 
 /* Frees that were only told of were made all the same. */
@@ -548,9 +566,8 @@ after_the_bug(const struct sgf_op *op)
 	const struct sg_object *o = &prog.object[op->handle];
 	bool freed = crime.kind == 4 || crime.kind == 5 || crime.room.at_call;
 
-	if (crime.pending)
-		bring_to_light(op);
-	SG_CHECK(DETECT, crime.told != 0, "bug %u: nobody is told, and the program goes on", crime.kind);
+	bool could_be_seen = !crime.pending || bring_to_light(op);
+	SG_CHECK(DETECT, crime.told != 0 || !could_be_seen, "bug %u: nobody is told, and the program goes on", crime.kind);
 	if (o->p != NULL && freed)
 		sg_prog_forget(&prog, op->handle);
 	else if (o->p != NULL)
