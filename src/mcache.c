@@ -177,7 +177,7 @@ static void
 file_span(struct mcache *c, struct mspan *s)
 {
 	size_t live = mspan_live_count(s);
-	size_t freed = mspan_freed_count(s);
+	size_t freed = mspan_freed_beside(s, live);
 	if (live == 0) {
 		if (mspan_is_tiny(s))
 			c->tiny = 0;    /* nothing is to begin in it now */
@@ -375,16 +375,9 @@ set_current(struct mcache *c, unsigned spc, struct mspan *s)
 	a->live = s->live;
 }
 
-/* Slots freed since the last sweep come before slots never used, once there are
- * enough of them: their pages are there already. */
 static bool
-next_window(struct mcache *c, unsigned spc)
+draw_window(struct mcache *c, struct mcache_alloc *a)
 {
-	struct mcache_alloc *a = &c->alloc[spc];
-	if (a->span == NULL)
-		return false;
-	if (mspan_freed_count(a->span) >= a->span->sweep_at)
-		sweep(c, a->span);
 	a->fresh = !a->span->needzero;
 	uint32_t most = a->asked == 0 ? FIRST_WINDOW_SLOTS :
 	    a->asked < WINDOW_SLOTS ? 2u * a->asked : WINDOW_SLOTS;
@@ -395,6 +388,18 @@ next_window(struct mcache *c, unsigned spc)
 	a->drawn = (uint8_t)a->n;
 	c->handed_out += a->n;
 	return true;
+}
+
+/* Slots freed since the last sweep come before slots never used, once there are
+ * enough of them: their pages are there already. */
+static bool
+next_window(struct mcache *c, struct mcache_alloc *a)
+{
+	if (a->span == NULL)
+		return false;
+	if (mspan_freed_count(a->span) >= a->span->sweep_at)
+		sweep(c, a->span);
+	return draw_window(c, a);
 }
 
 /* The current span has no window left. */
@@ -504,20 +509,20 @@ review(struct mcache *c)
 static NOINLINE bool
 refill(struct mcache *c, unsigned spc)
 {
-	bool ok;
+	struct mcache_alloc *a = &c->alloc[spc];
 	mcache_enter(c);
 	mutex_lock(&c->lock);
-	hook_patrol(c->alloc[spc].span, ++c->slow_ops);
-	c->alloc[spc].review = c->review;
+	hook_patrol(a->span, ++c->slow_ops);
+	a->review = c->review;
 	if (unlikely(c->slow_ops % REVIEW_REFILLS == 0))
 		review(c);
-	ok = next_window(c, spc);
+	bool ok = next_window(c, a);
 	if (!ok) {
 		retire_current(c, spc);
 		struct mspan *s = find_span(c, spc);
 		if (s != NULL) {
 			set_current(c, spc, s);
-			ok = next_window(c, spc);
+			ok = draw_window(c, a);
 		}
 	}
 	mutex_unlock(&c->lock);

@@ -232,16 +232,22 @@ mspan_live_count(const struct mspan *s)
 }
 
 size_t
-mspan_freed_count(const struct mspan *s)
+mspan_freed_beside(const struct mspan *s, size_t live_count)
 {
-	if (!mspan_is_tiny(s))
-		return s->nelems - mspan_live_count(s) - s->avail_n;
+	if (likely(!mspan_is_tiny(s)))
+		return s->nelems - live_count - s->avail_n;
 	size_t n = 0;
 	for (size_t w = 0; w < s->nwords; w++) {
 		uint64_t live = a64_load_relaxed(&s->live[w]) & ~a64_load_relaxed(&s->remote[w]);
 		n += popcount64(empty_blocks(live) & tail_mask(s, w));
 	}
 	return n - s->avail_n;
+}
+
+size_t
+mspan_freed_count(const struct mspan *s)
+{
+	return mspan_freed_beside(s, mspan_live_count(s));
 }
 
 bool

@@ -223,6 +223,8 @@ void mspan_sweep(struct mspan *s);
 size_t mspan_live_count(const struct mspan *s);    /* live & ~remote */
 /* Slots a sweep would make available (tiny: blocks). No window may be out. */
 size_t mspan_freed_count(const struct mspan *s);
+/* The same, for one who knows mspan_live_count. */
+size_t mspan_freed_beside(const struct mspan *s, size_t live_count);
 /* No live slot once the remote frees are counted. Once true, it stays true for
  * a span that is not anybody's current one. */
 bool mspan_is_empty(const struct mspan *s);

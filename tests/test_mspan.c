@@ -236,7 +236,11 @@ test_sweep_share_and_window(void **state)
 	free(s);
 	s = span_make(72, class_pages(72), &p);                  /* 32 KiB */
 	assert_int_equal(s->window, WINDOW_MIN_SLOTS);
-	assert_int_equal(s->sweep_at, 1);
+	assert_int_equal(s->sweep_at, 8 / 4);
+	free(s);
+	p.sweep_share_percent = 1;
+	s = span_make(16, class_pages(16), &p);
+	assert_int_equal(s->sweep_at, 8);
 	free(s);
 	p.sweep_share_percent = 100;
 	s = span_make(16, class_pages(16), &p);
