@@ -36,6 +36,7 @@
 #include "../hardening/mark.h"
 #include "../hardening/markreport.h"
 #include "../hardening/roots.h"
+#include "../hardening/stoptheworld.h"
 #include "api.h"
 #include "fake_die.h"
 #include "graph_many.h"
@@ -56,6 +57,8 @@ enum {
 	LARGE_BYTES = 1 << 16,         /* surely a span of its own */
 	HIDDEN_NOTHING = 0,
 };
+
+#define PATIENT_NS ((uint64_t)60 * 1000000000)      /* a machine may be busy */
 
 enum place { PLACE_GLOBAL, PLACE_TLS, PLACE_STACK, PLACE_MAPPING, PLACE_THREAD, PLACE_USER,
 	PLACE_PACKED, PLACES };
@@ -159,6 +162,7 @@ places_start(void)
 	while (!__atomic_load_n(&helper_ready, __ATOMIC_ACQUIRE))
 		usleep(100);
 	log_set_path("/dev/null");
+	stw_first_slice_ns = PATIENT_NS;
 }
 
 static void *volatile *
@@ -187,16 +191,6 @@ root_store(enum place place, size_t i, uintptr_t hidden)
 		*place_at(place, i) = (void *)value;
 	value = 0;
 	__asm__ volatile("" : : "r"(&value) : "memory");
-}
-
-/* Zeroes where dead frames were. */
-__attribute__((no_sanitize("address", "undefined"))) static NOINLINE void
-scrub(void)
-{
-	volatile uintptr_t *top = __builtin_frame_address(0);
-
-	for (size_t i = 1; i < 8192; i++)
-		*(top - i) = 0;
 }
 
 /* ---- objects ---- */
@@ -467,7 +461,7 @@ mark_once(struct mark_request *req, struct mark_result *r)
 static NOINLINE bool
 mark_scrubbed(struct mark_request *req, struct mark_result *r)
 {
-	scrub();
+	sg_scrub_stack();
 	bool ok = mark_once(req, r);
 	NO_TAIL_CALL();
 	return ok;
@@ -699,7 +693,7 @@ leak_once(bool delta)
 static NOINLINE int
 leak_scrubbed(bool delta)
 {
-	scrub();
+	sg_scrub_stack();
 	int n = leak_once(delta);
 	NO_TAIL_CALL();
 	return n;
@@ -874,12 +868,12 @@ body(void *arg)
 			continue;
 		if (what == OP_MANY && (looks += 8) > 24)
 			continue;
-		scrub();                       /* frames have parts that nobody writes */
+		sg_scrub_stack();             /* frames have parts that nobody writes */
 		if (sg_heap_use(0) != NULL)
 			step(&op, what);
 	}
 	sg_at.op = -1;
-	scrub();
+	sg_scrub_stack();
 	if (sg_heap_use(0) != NULL)
 		look_around(&(struct sgf_op){ .a = 1 }, OP_MARK);
 	sg_heap_verify();
@@ -929,7 +923,7 @@ run(const uint8_t *data, size_t bytes)
 	sg_heap_config(&g.header, &config);
 	configure(&config);
 	sg_heap_start(&config);
-	scrub();                       /* the frame of body, too */
+	sg_scrub_stack();             /* the frame of body, too */
 	const struct die_info *d = sg_heap_try(body, &in);
 	SG_CHECK(DEATH, d == NULL, "code %d at %s, address %#lx", (int)d->code,
 	    d->site != NULL ? d->site : "-", (unsigned long)d->addr);

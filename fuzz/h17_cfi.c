@@ -422,6 +422,7 @@ try_chain(const uint8_t *data, size_t n, unsigned how)
 	chain.thread.busy = how & 64;
 	if (sigaction(SIGURG, &sa, &old) != 0)
 		return;
+	callstack_forget();
 	sim_forget_objects(how & 8);
 	take_for_own(chain.own);
 	link_next();

@@ -94,6 +94,7 @@ static struct {
 	int tid;
 	int order, done;                   /* enum order */
 	unsigned turns;
+	bool was_stopped;
 } other;
 
 static void
@@ -148,6 +149,7 @@ start_other(void)
 		abort();
 	while (__atomic_load_n(&other.tid, __ATOMIC_ACQUIRE) == 0)
 		usleep(50);
+	stw_first_slice_ns = PATIENT_NS;
 }
 
 /* ---- the graph ---- */
@@ -323,12 +325,18 @@ note_unmarked(const struct mark_object *o, void *arg)
 			g.wrong = 1 + h;
 }
 
+/* SIGRTMIN - 2 and -1 are libc's; ours is among them, and comes back. */
 static void
-fill_signals(void (*handler)(int))
+fill_signals(bool full)
 {
-	/* SIGRTMIN - 2 and -1 are libc's; ours is among them and is given back, too */
+	static struct sigaction before[_NSIG];
+	const struct sigaction ignored = { .sa_handler = SIG_IGN };
+
 	for (int sig = SIGRTMIN; sig <= SIGRTMAX; sig++)
-		signal(sig, handler);
+		if (full)
+			sigaction(sig, &ignored, &before[sig]);
+		else
+			sigaction(sig, &before[sig], NULL);
 }
 
 static void
@@ -353,7 +361,7 @@ put_in_the_way(enum obstacle what, const struct sgf_op *op)
 	switch (what) {
 	case NO_MEMORY: fake_sys_fail(FAKE_SYS_ALLOC, 1 + op->imm % 20, (op->imm & 0x100) != 0); break;
 	case NO_DESCRIPTOR: descriptors(true); break;
-	case NO_SIGNAL: fill_signals(SIG_IGN); break;
+	case NO_SIGNAL: fill_signals(true); break;
 	case EXEMPT: stw_exempt(other.tid); tell(BE_DEAF); break;
 	case DEAF: tell(BE_DEAF); break;
 	case LOCKED: tell(HOLD_WORLD); break;
@@ -368,7 +376,7 @@ take_away(enum obstacle what)
 	switch (what) {
 	case NO_MEMORY: fake_sys_fail(0, 0, false); break;
 	case NO_DESCRIPTOR: descriptors(false); break;
-	case NO_SIGNAL: fill_signals(SIG_DFL); break;
+	case NO_SIGNAL: fill_signals(false); break;
 	case EXEMPT: stw_after_fork_child(); tell(RUN); break;
 	case DEAF:
 	case LOCKED: tell(RUN); break;
@@ -529,6 +537,7 @@ do_due(const struct sgf_op *op)
 	pinned_read_stats(&before);
 	size_t bytes = park(op->imm);
 	put_in_the_way(what, op);
+	sg_scrub_stack();
 	mheap_release_unmarked(&mheap_);
 	take_away(what);
 	pinned_read_stats(&after);
@@ -551,6 +560,8 @@ step(const struct sgf_op *op)
 
 	if (sg_heap_use(0) == NULL || (costly && ++g.passes > PASSES_MAX))
 		return;
+	if (costly)
+		sg_scrub_stack();
 	switch (what) {
 	case NEW: do_new(op); break;
 	case LINK: do_link(op); break;
@@ -570,6 +581,9 @@ body(void *arg)
 {
 	const struct { const uint8_t *data; size_t bytes; } *in = arg;
 
+	if (!other.was_stopped)        /* the first stop of a process takes a signal */
+		check_now(&(struct mark_request){ .deadline_ns = PATIENT_NS });
+	other.was_stopped = true;
 	sg_each_op(in->data, in->bytes, &language, step, NULL);
 	sg_heap_verify();
 }

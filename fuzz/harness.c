@@ -42,7 +42,7 @@ __asan_unpoison_memory_region(const void *p, size_t bytes)
 }
 #endif
 
-enum { POISON_EDGE_BYTES = 1 << 14 };
+enum { POISON_EDGE_BYTES = 1 << 14, SCRUBBED_WORDS = 8192 };
 
 const bool sg_with_asan = SG_ASAN;
 struct sg_position sg_at;
@@ -162,6 +162,15 @@ sg_unpoison(const void *p, size_t bytes)
 {
 	if (SG_ASAN && sg_oracle_on(ORACLE_TOUCH))
 		each_edge(p, bytes, unpoison);
+}
+
+__attribute__((no_sanitize("address", "undefined"))) NOINLINE void
+sg_scrub_stack(void)
+{
+	volatile uintptr_t *top = __builtin_frame_address(0);
+
+	for (size_t i = 1; i < SCRUBBED_WORDS; i++)
+		*(top - i) = 0;
 }
 
 bool

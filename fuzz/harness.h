@@ -81,6 +81,10 @@ sg_random(uint64_t *state)
 	return z ^ (z >> 31);
 }
 
+/* Zeroes where dead frames were: what a mark finds on the stack is then of those that
+ * live. */
+void sg_scrub_stack(void);
+
 /* ---- inverted AddressSanitizer ----
  * A live object is poisoned from malloc's return until just before it goes back:
  * whoever of the allocator touches it is stopped at that instruction. The harness

@@ -1,7 +1,9 @@
 /* stable.c - sgfuzz stable: an input must take the same edges whenever it is run.
  *
  * All inputs in order, TIMES rounds, in one process: what an input did in the first
- * round it must do in the last, whatever came between. State that survives an input
+ * round it must do in the last, whatever came between. Before the first, as with
+ * AFL++'s driver and libFuzzer, an input of no bytes is run and not counted: what a
+ * process does once is no input's. State that survives an input
  * (a counter, a cache, a static set late, an address) shows here, and costs a fuzzing
  * engine its stability. Edges are the counters of clang's inline-8bit-counters, in
  * AFL++'s classes; the build has them in build/fuzz/edges only. */
@@ -83,6 +85,7 @@ sgfuzz_stable(const struct sg_harness *h, const struct sgfuzz_input *in, size_t 
 		fprintf(stderr, "sgfuzz: no counters here: build/fuzz/edges/sgfuzz has them\n");
 		return 2;
 	}
+	sgfuzz_run_once(h, first, 0);
 	for (unsigned round = 0; round < times; round++)
 		for (size_t k = 0; k < inputs; k++) {
 			uint8_t *map = round == 0 ? first + k * n : now;

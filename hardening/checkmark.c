@@ -187,6 +187,13 @@ look_into(uintptr_t from, uintptr_t to, void *arg)
 		consider(arg, *p);
 }
 
+__attribute__((no_sanitize("address", "thread"))) static NOINLINE void
+look_into_root(struct walk *w, const struct root_piece *r)
+{
+	for (const word_t *p = (const word_t *)r->start; p < (const word_t *)r->end; p++)
+		consider(w, *p);
+}
+
 static void
 look_into_sampled(struct walk *w, uintptr_t at)
 {
@@ -207,7 +214,7 @@ look_into_guarded(struct walk *w, uintptr_t at)
 	}
 }
 
-static void
+static NOINLINE void
 walk_on(struct walk *w)
 {
 	while (w->n != 0) {
@@ -220,6 +227,16 @@ walk_on(struct walk *w)
 			roots_each_resident(at, at + s->elem_bytes, look_into, w);
 		else
 			look_into(at, at + s->elem_bytes, w);
+	}
+}
+
+static NOINLINE void
+walk_roots(struct walk *w, const struct roots *roots)
+{
+	for (size_t i = 0; i < roots->n; i++) {
+		look_into_root(w, &roots->piece[i]);
+		if (w->n != 0)
+			walk_on(w);
 	}
 }
 
@@ -328,12 +345,10 @@ checkmark_run(struct checkmark *c)
 	c->first = 0;
 	w.todo = stw_scratch_alloc(w.cap * sizeof(*w.todo));
 	bool ok = w.todo != NULL && take_bits(&w);
-	for (size_t i = 0; ok && i < c->roots->n; i++) {
-		look_into(c->roots->piece[i].start, c->roots->piece[i].end, &w);
-		walk_on(&w);
-	}
-	if (ok)
+	if (ok) {
+		walk_roots(&w, c->roots);
 		compare(c, &w);
+	}
 	drop_bits(&w);
 	stw_scratch_free(w.todo, w.cap * sizeof(*w.todo));
 	return ok;

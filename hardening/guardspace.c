@@ -196,6 +196,8 @@ guardspace_init(const struct guardspace_config *config)
 	space.quarantine = (struct record_list){ 0 };
 	space.quarantined = 0;
 	aptr_store_relaxed(&space.inbox, NULL);
+	/* of a heap before this one (tests): roots are to have no addresses of it */
+	memset(space.dir.region, 0, a32_load_relaxed(&space.dir.n) * sizeof(space.dir.region[0]));
 	a32_store_relaxed(&space.dir.n, 0);
 	a64_store_relaxed(&space.unguarded, 0);
 }

@@ -41,6 +41,8 @@ profile_init(const struct profile_config *config)
 {
 	profile.config = *config;
 	profile.table = NULL;
+	thread.left = 0;
+	thread.random = 0;
 	a64_store_relaxed(&profile.left_out, 0);
 	a32_store_relaxed(&profile.writing, 0);
 	if (config->every_bytes != 0)

@@ -436,11 +436,18 @@ grow_pieces(struct roots *r)
 	return true;
 }
 
+/* Page by page is how some ways find them: together they are one piece. */
 static void
 add_piece(uintptr_t from, uintptr_t to, void *arg)
 {
 	struct collector *c = arg;
 	struct roots *r = c->out;
+	struct root_piece *last = r->n != 0 ? &r->piece[r->n - 1] : NULL;
+	if (last != NULL && last->end == from && last->kind == c->kind && last->tid == c->tid) {
+		last->end = to;
+		r->bytes += to - from;
+		return;
+	}
 	if (r->n == r->cap && !grow_pieces(r))
 		return;
 	r->piece[r->n++] = (struct root_piece){ from, to, c->kind, c->tid };

@@ -29,7 +29,6 @@
 
 enum {
 	FIRST_RECORDS = 256,
-	FIRST_SLICE_NS = 1000000,
 	SLICE_NS = 10000000,
 	SIGNAL_FROM_TOP = 3,         /* debuggers and runtimes like the very last ones */
 	FUTEX_WAIT_PRIVATE_OP = 128,
@@ -48,6 +47,10 @@ static struct {
 	atomic_u32 exempt[STW_EXEMPT_MAX];
 	struct scratch { uintptr_t start, end; } scratch[STW_SCRATCH_MAX];
 } stw;
+
+#if defined(SPANGUARD_TEST_BUILD)
+uint64_t stw_first_slice_ns = 1000000;
+#endif
 
 /* ---- memory of a pass ---- */
 
@@ -451,7 +454,7 @@ look_after_missing(const struct stop *s)
 static const struct stw_thread *
 wait_for_answers(struct stop *s)
 {
-	uint64_t slice_ns = FIRST_SLICE_NS;
+	uint64_t slice_ns = stw_first_slice_ns;
 	for (;;) {
 		uint32_t seen = a32_load_acquire(&stw.answers);
 		const struct stw_thread *t = missing(s);

@@ -144,6 +144,12 @@ rule_of(uintptr_t pc, uint64_t gen)
 	return likely((a64_load_relaxed(&c->check) ^ r) == key) ? r : remember_rule(c, key, pc);
 }
 
+void
+callstack_forget(void)
+{
+	memset(cache, 0, sizeof(cache));
+}
+
 /* ---- the thread's own stack --------------------------------------------- */
 
 #if defined(__x86_64__)

@@ -54,6 +54,9 @@ struct callstack_thread {
 /* Finds our own module and the loader's. While one thread runs. */
 void callstack_init(void);
 
+/* Forgets the rules of all frames: test builds. */
+void callstack_forget(void);
+
 /* The frame of the function that this is inlined into, to start from: its caller
  * is the first of the stack. NULL: the machine's frames do not tell. */
 #if defined(__x86_64__)
