@@ -54,8 +54,10 @@ def make(*args):
 
 
 def patches(only):
-    found = sorted(glob.glob(os.path.join(ROOT, "fuzz", "mutants", "*.patch")))
-    return [p for p in found if not only or int(os.path.basename(p)[:2]) in only]
+    def number(path):
+        return int(os.path.basename(path).split("-")[0])
+    found = sorted(glob.glob(os.path.join(ROOT, "fuzz", "mutants", "*.patch")), key=number)
+    return [p for p in found if not only or number(p) in only]
 
 
 def header(path):
