@@ -257,8 +257,7 @@ look(void)
 }
 
 /* Where all of the program is our own, the walk tells the last of the first frames that
- * are in it, and what is outside. Not under ASan, where it does not hold for each input
- * that libFuzzer makes; why is not known. */
+ * are in it, and what is outside. */
 static void
 check_own(void)
 {
@@ -268,7 +267,7 @@ check_own(void)
 	while (ours < chain.got[0] && chain.pcs[0][ours] - (uintptr_t)__ehdr_start < (uintptr_t)(_end - __ehdr_start))
 		ours++;
 	for (unsigned way = 2; way < WAYS; way++)
-		SG_CHECK(UNWIND, sg_with_asan || ours == 0 || chain.got[way] == chain.got[0] - (ours - 1),
+		SG_CHECK(UNWIND, ours == 0 || chain.got[way] == chain.got[0] - (ours - 1),
 		    "%s: %zu frames of %zu, the first %zu our own", way_names[way], chain.got[way], chain.got[0], ours);
 }
 
