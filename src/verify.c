@@ -17,6 +17,8 @@
 #include "tls.h"
 #include "../hardening/hooks.h"
 
+enum { BLOCKS_LOG = 13, BLOCKS_WORDS = (1 << BLOCKS_LOG) / 64 };
+
 struct pass {
 	struct mheap *h;
 	struct mcache *self;
@@ -25,6 +27,7 @@ struct pass {
 	size_t failures;
 	size_t spans;
 	size_t span_pages;
+	uint64_t *blocks;      /* of the page caches looked at: a filter, see block_seen */
 };
 
 static void
@@ -324,15 +327,37 @@ is_guard(uintptr_t at)
 	    (behind != NULL && (behind->guards & GUARD_BEFORE) != 0);
 }
 
+/* Whether a cache before c in the list may hold pages of c's block: one bit for each
+ * block, by a hash, so that of a thousand caches some 60 are compared with others, not each. */
+static bool
+block_seen(struct pass *v, const struct mcache *c)
+{
+	uint64_t block = c->pages.base / (PAGE_CACHE_PAGES * PAGE_SIZE);
+	size_t i = (size_t)((block * 0x9e3779b97f4a7c15u) >> (64 - BLOCKS_LOG));
+	uint64_t bit = (uint64_t)1 << (i % 64);
+	bool seen = (v->blocks[i / 64] & bit) != 0;
+	v->blocks[i / 64] |= bit;
+	return seen;
+}
+
+/* No page is in two caches. */
+static void
+check_shared_pages(struct pass *v, const struct mcache *c)
+{
+	if (c->pages.pages == 0 || !block_seen(v, c))
+		return;
+	for (const struct mcache *o = mcache_first(); o != c; o = o->next)
+		check(v, o->pages.base != c->pages.base || (o->pages.pages & c->pages.pages) == 0,
+		    "MCACHE-6", c);
+}
+
 /* Pages of a page cache lie in one block, are allocated, and of no span, no guard and
- * no cache behind it in the list. */
+ * no other cache. */
 static void
 check_page_cache(struct pass *v, const struct mcache *c)
 {
 	check(v, c->pages.base % (PAGE_CACHE_PAGES * PAGE_SIZE) == 0, "MCACHE-6", c);
-	for (const struct mcache *o = c->next; o != NULL && c->pages.pages != 0; o = o->next)
-		check(v, o->pages.base != c->pages.base || (o->pages.pages & c->pages.pages) == 0,
-		    "MCACHE-6", c);
+	check_shared_pages(v, c);
 	for (uint64_t bits = c->pages.pages; bits != 0; bits &= bits - 1) {
 		uintptr_t at = c->pages.base + ((uintptr_t)ctz64(bits) << PAGE_SHIFT);
 		const struct mspan *s = arena_of(at) != NULL ? arena_span_containing(at) : NULL;
@@ -451,7 +476,8 @@ check_heap(struct pass *v)
 size_t
 verify_heap(struct mheap *h, struct mcache *self, bool quiet, struct verify_failure *out)
 {
-	struct pass v = { .h = h, .self = self, .quiet = quiet, .out = out };
+	uint64_t blocks[BLOCKS_WORDS] = { 0 };
+	struct pass v = { .h = h, .self = self, .quiet = quiet, .out = out, .blocks = blocks };
 	mcache_lock_all();
 	mutex_lock(&h->lock);
 	mstats_each_span(check_span, &v);
