@@ -36,6 +36,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OUT = os.path.join(ROOT, "build", "mutants")
 KILLS = 36
 TIMEOUT = 120           # seconds of CPU; ten times that by the clock
+HANG = 20               # seconds of one input while fuzzing
+FIRST = 30              # seconds that each engine and harness gets before any gets more
 LITMUS_MAX = 1500
 PATTERNS = [
     (r"FAIL oracle=(\w+)", None),
@@ -45,6 +47,7 @@ PATTERNS = [
     (r"fake_sys: ", "system"),
     (r"fake_die: ", "death"),
     (r"ALARM: working on the last Unit|timeout after", "hang"),
+    (r"deadly signal|Sanitizer: (SEGV|BUS|FPE|ILL)", "signal"),
 ]
 
 
@@ -264,19 +267,26 @@ def changed_lines(path):
     return found
 
 
+def shares(seconds):
+    """Half of the seconds, in two parts."""
+    half = max(seconds // 2, 1)
+    return [min(half, FIRST), *([half - FIRST] if half > FIRST else [])]
+
+
 def fuzz(tree, touched, harnesses, seconds, from_scratch):
     # half of the time without sanitizers, which is several times as fast; they see what is
     # touched, and of H12 nothing
     spent = 0.0
-    for h, name in [(h, n) for n in ("edges", "libfuzzer") for h in harnesses if (h, n) !=
-                    ("check", "libfuzzer")]:
-        v = Variant(name)
+    for part, name, h in [(p, n, h) for p in shares(seconds) for n in ("edges", "libfuzzer")
+                          for h in harnesses if (h, n) != ("check", "libfuzzer")]:
         exe = os.path.join(tree, f"fuzz_{name}_{h}")
-        v.build(tree, touched, [os.path.join(v.dir, f"target_{h}.o")], exe)
+        if not os.path.exists(exe):
+            v = Variant(name)
+            v.build(tree, touched, [os.path.join(v.dir, f"target_{h}.o")], exe)
         work = os.path.join(tree, "work_" + h)
         os.makedirs(work, exist_ok=True)
-        status, text, took = fuzz_run([exe, "-max_len=1040", "-timeout=60", f"-artifact_prefix={work}/", work,
-                                       *([] if from_scratch else inputs(h))], max(seconds // 2, 1))
+        status, text, took = fuzz_run([exe, "-max_len=1040", f"-timeout={HANG}", f"-artifact_prefix={work}/", work,
+                                       *([] if from_scratch else inputs(h))], part)
         if status is not None:
             return (verdict(status, text), h, spent + took)
         spent += took
