@@ -187,6 +187,7 @@ look_into(uintptr_t from, uintptr_t to, void *arg)
 		consider(arg, *p);
 }
 
+/* A loop of its own: see mark.c. */
 __attribute__((no_sanitize("address", "thread"))) static NOINLINE void
 look_into_root(struct walk *w, const struct root_piece *r)
 {
