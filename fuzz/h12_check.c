@@ -79,23 +79,24 @@ pick(size_t which, size_t nth)
 }
 
 static void
-add_bits(const struct mspan *s)
+add_bits(struct mspan *s)
 {
 	for (size_t i = 0; i < s->nwords; i++) {
 		add("mspan.avail[]", &s->avail[i], 8, SG_COVERED);
-		add("mspan.live[]", &s->live[i], 8, SG_FACT);
-		add("mspan.remote[]", &s->remote[i], 8, SG_FACT);
+		add("mspan.live[]", &s->bits[i].live, 8, SG_FACT);
+		add("mspan.remote[]", &s->bits[i].remote, 8, SG_FACT);
 	}
 }
 
+/* Inputs name a kind by its number: a row that goes leaves its place to a new one. */
 static void
 add_span(struct mspan *s, void *arg)
 {
 	(void)arg;
 	of = s;
 	add("mspan.base", &s->base, 8, SG_POINTER);
-	add("mspan.live", &s->live, 8, SG_POINTER);
-	add("mspan.remote", &s->remote, 8, SG_POINTER);
+	add("mspan.cont", &s->cont, 8, SG_POINTER);
+	add("mspan.note_queued", &s->note_queued, 4, SG_HINT);
 	add("mspan.avail", &s->avail, 8, SG_POINTER);
 	add("mspan.owner", &s->owner, 8, SG_POINTER);
 	add("mspan.elem_bytes", &s->elem_bytes, 8, SG_COVERED);
@@ -167,7 +168,7 @@ add_cache(struct mcache *c)
 		if (a->span == NULL)
 			continue;
 		add("mcache.alloc.base", &a->base, 8, SG_COVERED);
-		add("mcache.alloc.live", &a->live, 8, SG_POINTER);
+		add("mcache.alloc.fresh", &a->fresh, 1, SG_HINT);
 		add("mcache.alloc.span", &a->span, 8, SG_POINTER);
 		add("mcache.alloc.elem_bytes", &a->elem_bytes, 4, SG_COVERED);
 		add("mcache.alloc.order[]", a->order, a->n * sizeof(a->order[0]), SG_FACT);

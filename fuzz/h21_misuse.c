@@ -438,11 +438,9 @@ sg_misuse_pages(const struct sgf_op *op)
 
 enum { SPAN_WORDS = 257, SPAN_BASE = 1 << 30 };
 
-static struct {
-	struct mspan s ALIGNED(CACHE_LINE);
-	char bits[SPAN_WORDS * 4 * 8 + 2 * CACHE_LINE];
-} room;
-static struct mspan *const span = &room.s;
+static char room[offsetof(struct mspan, bits) +
+    SPAN_WORDS * (sizeof(struct slot_word) + 2 * sizeof(uint64_t))] ALIGNED(CACHE_LINE);
+static struct mspan *const span = (void *)room;
 static struct rand_stream stream;
 static uint16_t order[WINDOW_SLOTS];
 
@@ -452,7 +450,7 @@ make_span(unsigned which, uint32_t window_bytes)
 	unsigned class = 1 + which % (SIZE_CLASSES - 1u);
 	const struct span_policy policy = { .sweep_share_percent = 25, .window_bytes = window_bytes };
 
-	memset(&room, 0, sizeof(room));
+	memset(room, 0, sizeof(room));
 	mspan_init(span, SPAN_BASE, size_classes[class].span_pages, class, true, &policy);
 }
 
@@ -522,7 +520,7 @@ put_back(const struct sgf_op *op)
 
 	for (uint32_t i = 0; i < n; i++)
 		if (op->imm >> i % 32 & 1) {
-			a64_fetch_or(&span->live[order[i] / 64], (uint64_t)1 << order[i] % 64);
+			a64_fetch_or(&span->bits[order[i] / 64].live, (uint64_t)1 << order[i] % 64);
 			live++;
 		}
 	mspan_return_window(span, order, n);

@@ -34,11 +34,9 @@ static const struct sgf_language language = {
 
 enum { SPAN_WORDS = 257, BASE_PAGE = 1 << 20 };
 
-static struct {
-	struct mspan s ALIGNED(CACHE_LINE);
-	char bits[SPAN_WORDS * 4 * 8 + 2 * CACHE_LINE];
-} room;
-static struct mspan *const span = &room.s;
+static char room[offsetof(struct mspan, bits) +
+    SPAN_WORDS * (sizeof(struct slot_word) + 2 * sizeof(uint64_t))] ALIGNED(CACHE_LINE);
+static struct mspan *const span = (void *)room;
 static uint8_t model[SPAN_MAX_SLOTS];
 static uint16_t order[WINDOW_SLOTS];
 static uint32_t window;
@@ -102,9 +100,9 @@ pop(void)
 		return;
 	size_t idx = order[--window];
 	sg_operations++;
-	uint64_t live = a64_load_relaxed(&span->live[idx / 64]);
+	uint64_t live = a64_load_relaxed(&span->bits[idx / 64].live);
 	SG_CHECK(MODEL, (live >> (idx % 64) & 1) == 0, "slot %zu of the window is live", idx);
-	a64_store_relaxed(&span->live[idx / 64], live | (uint64_t)1 << (idx % 64));
+	a64_store_relaxed(&span->bits[idx / 64].live, live | (uint64_t)1 << (idx % 64));
 	model[idx] = LIVE;
 }
 
@@ -126,8 +124,8 @@ own_free(size_t idx)
 	if (idx == span->nelems)
 		return;
 	sg_operations++;
-	uint64_t live = a64_load_relaxed(&span->live[idx / 64]);
-	a64_store_relaxed(&span->live[idx / 64], live & ~((uint64_t)1 << (idx % 64)));
+	uint64_t live = a64_load_relaxed(&span->bits[idx / 64].live);
+	a64_store_relaxed(&span->bits[idx / 64].live, live & ~((uint64_t)1 << (idx % 64)));
 	model[idx] = FREED;
 }
 
@@ -208,16 +206,16 @@ race(size_t from)
 
 	if (idx == span->nelems)
 		return;
-	a64_fetch_or(&span->remote[idx / 64], (uint64_t)1 << (idx % 64));
+	a64_fetch_or(&span->bits[idx / 64].remote, (uint64_t)1 << (idx % 64));
 	const struct die_info *d = sg_heap_try(drain_it, NULL);
 	SG_CHECK(DETECT, d != NULL && d->code == DIE_DOUBLE_FREE && strcmp(d->site, "MSPAN-2") == 0 &&
 	    d->addr == span->base + idx * span->elem_bytes, "the double free of slot %zu: %s", idx,
 	    d == NULL ? "no death" : d->site);
 	/* what the drain took before it died, the model takes too */
 	for (size_t w = 0; w < span->nwords; w++)
-		a64_exchange(&span->remote[w], 0);
+		a64_exchange(&span->bits[w].remote, 0);
 	for (size_t i = 0; i < span->nelems; i++) {
-		bool live = (a64_load_relaxed(&span->live[i / 64]) >> (i % 64) & 1) != 0;
+		bool live = (a64_load_relaxed(&span->bits[i / 64].live) >> (i % 64) & 1) != 0;
 		if (model[i] == REMOTE)
 			model[i] = live ? LIVE : FREED;
 	}
@@ -261,7 +259,7 @@ start(const struct sgf_header *h)
 
 	for (unsigned i = 0; i < SPAN_CLASSES_ALL; i++)
 		a64_store_relaxed(&mheap_.central[i].pending, 0);
-	memset(&room, 0, sizeof(room));
+	memset(room, 0, sizeof(room));
 	mspan_init(span, (uintptr_t)BASE_PAGE << PAGE_SHIFT, size_classes[class].span_pages,
 	    class + (h->knob[0] & 128 ? SPAN_NOSCAN : 0), true, &policy);
 	memset(model, FREE, span->nelems);

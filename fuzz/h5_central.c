@@ -69,8 +69,8 @@ count_span(struct mspan *s, void *arg)
 		t->windows += c->alloc[s->span_class].n;
 	for (size_t i = 0; i < s->nelems; i++) {
 		uint64_t bit = (uint64_t)1 << (i % 64);
-		bool live = (a64_load_relaxed(&s->live[i / 64]) & bit) != 0;
-		bool remote = (a64_load_relaxed(&s->remote[i / 64]) & bit) != 0;
+		bool live = (a64_load_relaxed(&s->bits[i / 64].live) & bit) != 0;
+		bool remote = (a64_load_relaxed(&s->bits[i / 64].remote) & bit) != 0;
 		t->live += live && !remote;
 		t->remote += live && remote;
 		t->freed += !live && (s->avail[i / 64] & bit) == 0;

@@ -88,8 +88,8 @@ set_check(uintptr_t addr)
 static bool
 slot_is_live(const struct mspan *s, size_t idx)
 {
-	uint64_t live = a64_load_acquire(&s->live[idx / 64]);
-	uint64_t remote = a64_load_acquire(&s->remote[idx / 64]);
+	uint64_t live = a64_load_acquire(&s->bits[idx / 64].live);
+	uint64_t remote = a64_load_acquire(&s->bits[idx / 64].remote);
 	return (live & ~remote) >> (idx % 64) & 1;
 }
 

@@ -171,7 +171,7 @@ page_of(const struct pass *p, uintptr_t addr)
 static uint64_t
 live_word(const struct mspan *s, size_t w)
 {
-	return a64_load_acquire(&s->live[w]) & ~a64_load_acquire(&s->remote[w]);
+	return a64_load_acquire(&s->bits[w].live) & ~a64_load_acquire(&s->bits[w].remote);
 }
 
 static void

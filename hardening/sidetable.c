@@ -157,7 +157,7 @@ sidetable_waiting_word(const struct mspan *s, size_t word)
 {
 	const struct side_span *b = s->side;
 	return b == NULL || word >= b->nwords ? 0 : a64_load_acquire(&b->freed[word]) &
-	    a64_load_acquire(&s->live[word]) & ~a64_load_acquire(&s->remote[word]);
+	    a64_load_acquire(&s->bits[word].live) & ~a64_load_acquire(&s->bits[word].remote);
 }
 
 size_t

@@ -68,7 +68,7 @@ valgrind_new_span(struct mspan *s)
 	VALGRIND_MAKE_MEM_NOACCESS(s->base, mspan_bytes(s));
 	if (mspan_is_large(s) || mspan_is_tiny(s) || (s->avail[0] & 1) == 0)
 		return;
-	a64_store_relaxed(&s->live[0], a64_load_relaxed(&s->live[0]) | 1);
+	a64_store_relaxed(&s->bits[0].live, a64_load_relaxed(&s->bits[0].live) | 1);
 	s->avail[0] &= ~(uint64_t)1;
 	s->avail_n--;
 }

@@ -35,7 +35,7 @@ enum {
 #define ALIGNED(n) __attribute__((aligned(n)))
 /* After a call: it stays a call, so that the caller's frame is in stack traces. */
 #define NO_TAIL_CALL() __asm__ volatile("")
-/* The compiler is to compute this address once and keep it. */
+/* The compiler is to compute this address, or index, once and keep it. */
 #define KEEP_ADDRESS(p) __asm__("" : "+r"(p))
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 

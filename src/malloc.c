@@ -176,7 +176,7 @@ bad_pointer(const void *p, enum malloc_api api)
 }
 
 /* The live object at p, or NULL after a complaint. In a span that is not in use, no
- * slot is live (mspan_retire): its state, on a line of its own, is not looked at. */
+ * slot is live (mspan_retire): its state, on another line, is not looked at. */
 static struct mspan *
 live_object(const void *p, enum malloc_api api, size_t *idx)
 {
@@ -275,7 +275,7 @@ alloc_large_span(struct mcache *c, size_t bytes, size_t align, unsigned spc)
 	if (likely(s != NULL)) {        /* under the lock: verify sees it whole */
 		s->avail[0] = 0;
 		s->avail_n = 0;
-		a64_store_release(&s->live[0], 1);
+		a64_store_release(&s->bits[0].live, 1);
 	}
 	mutex_unlock(&c->lock);
 	mcache_leave(c);
@@ -313,8 +313,8 @@ malloc_tiny(struct mcache *c, size_t bytes)
 	}
 	struct mspan *s = span_of(block);
 	size_t first = (block + at - s->base) / TINY_GRANULE_BYTES;
-	uint64_t live = a64_load_relaxed(&s->live[first / 64]);
-	a64_store_relaxed(&s->live[first / 64], live | (uint64_t)1 << (first % 64));
+	uint64_t live = a64_load_relaxed(&s->bits[first / 64].live);
+	a64_store_relaxed(&s->bits[first / 64].live, live | (uint64_t)1 << (first % 64));
 	uint64_t rest = ((uint64_t)1 << (need / TINY_GRANULE_BYTES - 1)) - 1;
 	s->cont[first / 64] |= rest << (first % 64) << 1;
 	/* of the old and the new block, the one with more room is filled next */
@@ -582,11 +582,11 @@ static void
 free_large(struct mspan *s, void *p, enum malloc_api api)
 {
 	/* the remote bit is the claim: of two frees at once, one gets it */
-	if (a64_load_acquire(&s->live[0]) != 1) {
+	if (a64_load_acquire(&s->bits[0].live) != 1) {
 		bad_pointer(p, api);
 		return;
 	}
-	if ((a64_fetch_or(&s->remote[0], 1) & 1) != 0) {
+	if ((a64_fetch_or(&s->bits[0].remote, 1) & 1) != 0) {
 		late_free_large(p, api);
 		return;
 	}

@@ -26,11 +26,13 @@ malloc_fast_class(size_t bytes, unsigned noscan, enum malloc_api api)
 			KEEP_ADDRESS(a);
 			c->busy = CACHE_FAST;
 			compiler_fence();
-			uint32_t n = a->n;
+			size_t n = a->n;
 			if (likely(n != 0)) {
-				uint32_t idx = a->order[--n];
-				atomic_u64 *word = &a->live[idx / 64];
-				a->n = n;
+				n--;
+				KEEP_ADDRESS(n);
+				uint32_t idx = a->order[n];
+				atomic_u64 *word = &mspan_word_of(a->span, idx)->live;
+				a->n = (uint32_t)n;
 				a64_store_relaxed(word,
 				    a64_load_relaxed(word) | (uint64_t)1 << (idx % 64));
 				uintptr_t p = a->base + (size_t)idx * a->elem_bytes;
@@ -57,21 +59,22 @@ free_fast(void *p, enum malloc_api api)
 {
 	uintptr_t addr = (uintptr_t)p;
 	struct mspan *s = span_of(addr);
-	struct mcache *c = mcache_front();
+	struct mcache *c = mcache_front_raw();
 	size_t idx;
 	if (likely(s != NULL) && likely(aptr_load_relaxed(&s->owner) == c) &&
 	    likely(c->busy == CACHE_IDLE) && likely(mspan_slot(s, addr, &idx))) {
-		uint64_t bit = (uint64_t)1 << (idx % 64);
+		struct slot_word *word = mspan_word_of(s, idx);
 		c->busy = CACHE_FAST;
 		compiler_fence();
-		uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
-		if (likely((live & ~a64_load_relaxed(&s->remote[idx / 64]) & bit) != 0)) {
+		uint64_t live = a64_load_relaxed(&word->live);
+		if (likely(((live & ~a64_load_relaxed(&word->remote)) >> (idx % 64) & 1) != 0)) {
 			/* first: once nothing lives in s, another thread's trim may take it */
 			if (unlikely(--s->budget == 0)) {
 				mcache_budget_spent(c, s, addr);
 				return;
 			}
-			a64_store_release(&s->live[idx / 64], live & ~bit);
+			KEEP_ADDRESS(idx);
+			a64_store_release(&word->live, live & ~((uint64_t)1 << (idx % 64)));
 			compiler_fence();
 			c->busy = CACHE_IDLE;
 			return;

@@ -244,8 +244,8 @@ look_at(struct mcache *c, struct mspan *s)
 static void
 clear_live(struct mspan *s, size_t idx)
 {
-	uint64_t live = a64_load_relaxed(&s->live[idx / 64]);
-	a64_store_release(&s->live[idx / 64], live & ~((uint64_t)1 << (idx % 64)));
+	uint64_t live = a64_load_relaxed(&s->bits[idx / 64].live);
+	a64_store_release(&s->bits[idx / 64].live, live & ~((uint64_t)1 << (idx % 64)));
 }
 
 /* The slot lives until the lock is held, and so the span is c's own still. */
@@ -293,11 +293,11 @@ notify_owner(struct mheap *h, struct mspan *s)
 		return;
 	}
 	uint32_t zero = 0;
-	if (!a32_cas(&s->note.queued, &zero, 1))
+	if (!a32_cas(&s->note_queued, &zero, 1))
 		return;
 	void *head = aptr_load_relaxed(&c->notes);
 	do {
-		aptr_store_relaxed(&s->note.next, head);
+		aptr_store_relaxed(&s->note_next, head);
 	} while (!aptr_cas(&c->notes, &head, s));
 }
 
@@ -305,11 +305,11 @@ bool
 mcache_free_remote(struct mheap *h, struct mspan *s, size_t idx)
 {
 	uint64_t bit = (uint64_t)1 << (idx % 64);
-	uint64_t live = a64_load_acquire(&s->live[idx / 64]);
+	uint64_t live = a64_load_acquire(&s->bits[idx / 64].live);
 	if ((live & bit) == 0)
 		return false;
 	unsigned notify_at = s->notify_at;
-	uint64_t before = a64_fetch_or(&s->remote[idx / 64], bit);
+	uint64_t before = a64_fetch_or(&s->bits[idx / 64].remote, bit);
 	if ((before & bit) != 0)
 		return false;
 	/* Told once when enough of a word is free, and once when all of it is.
@@ -327,8 +327,8 @@ take_notes(struct mcache *c)
 	if (s == NULL)
 		return;
 	for (s = aptr_exchange(&c->notes, NULL); s != NULL;) {
-		struct mspan *next = aptr_load_relaxed(&s->note.next);
-		a32_exchange(&s->note.queued, 0);
+		struct mspan *next = aptr_load_relaxed(&s->note_next);
+		a32_exchange(&s->note_queued, 0);
 		if (aptr_load_acquire(&s->owner) != c) {
 			/* it moved on; whoever has it now gets the word */
 			if (a32_load_acquire(&s->state) == SPAN_IN_USE)
@@ -372,7 +372,6 @@ set_current(struct mcache *c, unsigned spc, struct mspan *s)
 	a->span = s;
 	a->base = s->base;
 	a->elem_bytes = (uint32_t)s->elem_bytes;
-	a->live = s->live;
 }
 
 static bool
@@ -545,8 +544,8 @@ mcache_next_slot(struct mcache *c, unsigned spc, bool *fresh)
 			return NULL;
 	}
 	uint16_t idx = a->order[--a->n];
-	uint64_t live = a64_load_relaxed(&a->live[idx / 64]);
-	a64_store_relaxed(&a->live[idx / 64], live | (uint64_t)1 << (idx % 64));
+	uint64_t live = a64_load_relaxed(&a->span->bits[idx / 64].live);
+	a64_store_relaxed(&a->span->bits[idx / 64].live, live | (uint64_t)1 << (idx % 64));
 	*fresh = a->fresh;
 	uintptr_t base = a->base;
 	size_t elem_bytes = a->elem_bytes;

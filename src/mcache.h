@@ -46,7 +46,6 @@ struct mcache_alloc {
 	uint32_t n;                     /* slots left in order[] */
 	uint32_t elem_bytes;
 	uintptr_t base;
-	atomic_u64 *live;
 	struct mspan *span;             /* the current span, or NULL */
 	bool fresh;                     /* the window's slots were never used: zero */
 	uint8_t asked;                  /* slots of the last window, had there been as many */

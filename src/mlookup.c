@@ -62,11 +62,11 @@ slot_state_of(const struct mspan *s, size_t idx, bool *by_other)
 	uint64_t bit = (uint64_t)1 << (idx % 64);
 	if (idx >= s->nelems)
 		return SLOT_TAIL;
-	if ((a64_load_acquire(&s->remote[w]) & bit) != 0) {
+	if ((a64_load_acquire(&s->bits[w].remote) & bit) != 0) {
 		*by_other = a32_load_acquire(&s->state) == SPAN_IN_USE;    /* mspan_retire */
 		return SLOT_FREED;
 	}
-	if ((a64_load_acquire(&s->live[w]) & bit) != 0)
+	if ((a64_load_acquire(&s->bits[w].live) & bit) != 0)
 		return SLOT_LIVE;
 	return never_used(s, idx) ? SLOT_FREE : SLOT_FREED;
 }

@@ -9,9 +9,8 @@
 size_t
 mspan_struct_bytes(size_t nwords)
 {
-	size_t own = align_up(3 * nwords * sizeof(uint64_t), CACHE_LINE);
-	size_t remote = align_up(nwords * sizeof(uint64_t), CACHE_LINE);
-	return sizeof(struct mspan) + own + remote;
+	return align_up(offsetof(struct mspan, bits) +
+	    nwords * (sizeof(struct slot_word) + 2 * sizeof(uint64_t)), CACHE_LINE);
 }
 
 static uint64_t
@@ -97,14 +96,10 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 	s->sized_class = policy->tail ? NO_SIZED_CLASS : (uint8_t)span_class;
 	set_geometry(s);
 	size_t nwords = mspan_words(s->nelems);
-	uint64_t *own = (uint64_t *)(s + 1);
 	s->nwords = (uint16_t)nwords;
-	s->live = (atomic_u64 *)own;
-	s->avail = own + nwords;
-	s->cont = mspan_is_tiny(s) ? own + 2 * nwords : NULL;
-	s->remote = (atomic_u64 *)((char *)own + align_up(3 * nwords * sizeof(*own), CACHE_LINE));
-	memset(own, 0, 3 * nwords * sizeof(*own));
-	memset(s->remote, 0, nwords * sizeof(*own));
+	s->avail = (uint64_t *)&s->bits[nwords];
+	s->cont = mspan_is_tiny(s) ? s->avail + nwords : NULL;
+	memset(s->bits, 0, nwords * (sizeof(s->bits[0]) + 2 * sizeof(s->avail[0])));
 	set_all_available(s);
 	aptr_store_relaxed(&s->owner, &mcache_none);
 	uint32_t units = mspan_is_tiny(s) ? s->nelems / TINY_BLOCK_GRANULES : s->nelems;
@@ -165,7 +160,7 @@ mspan_return_window(struct mspan *s, const uint16_t *order, uint32_t n)
 	for (uint32_t i = 0; i < n; i++) {
 		size_t w = order[i] / 64;
 		uint64_t bit = (uint64_t)1 << (order[i] % 64);
-		if ((a64_load_relaxed(&s->live[w]) & bit) != 0 || (s->avail[w] & bit) != 0)
+		if ((a64_load_relaxed(&s->bits[w].live) & bit) != 0 || (s->avail[w] & bit) != 0)
 			continue;
 		s->avail[w] |= bit;
 		s->avail_n++;
@@ -187,13 +182,13 @@ mspan_drain(struct mspan *s)
 {
 	size_t n = 0;
 	for (size_t w = 0; w < s->nwords; w++) {
-		if (a64_load_relaxed(&s->remote[w]) == 0)
+		if (a64_load_relaxed(&s->bits[w].remote) == 0)
 			continue;
-		uint64_t freed = a64_exchange(&s->remote[w], 0);
-		uint64_t live = a64_load_relaxed(&s->live[w]);
+		uint64_t freed = a64_exchange(&s->bits[w].remote, 0);
+		uint64_t live = a64_load_relaxed(&s->bits[w].live);
 		if (unlikely((freed & ~live) != 0))
 			late_double_free(s, w, freed & ~live);
-		a64_store_relaxed(&s->live[w], live & ~freed);
+		a64_store_relaxed(&s->bits[w].live, live & ~freed);
 		n += popcount64(freed);
 	}
 	return n;
@@ -206,8 +201,8 @@ mspan_sweep(struct mspan *s)
 	s->needzero = true;        /* first: a report tells never used slots by it */
 	uint32_t n = 0;
 	for (size_t w = 0; w < s->nwords; w++) {
-		uint64_t live = a64_load_relaxed(&s->live[w]);
-		uint64_t late = a64_load_acquire(&s->remote[w]) & ~live;
+		uint64_t live = a64_load_relaxed(&s->bits[w].live);
+		uint64_t late = a64_load_acquire(&s->bits[w].remote) & ~live;
 		if (unlikely(late != 0))
 			late_double_free(s, w, late);
 		if (mspan_is_tiny(s)) {
@@ -226,8 +221,8 @@ mspan_live_count(const struct mspan *s)
 {
 	size_t n = 0;
 	for (size_t w = 0; w < s->nwords; w++)
-		n += popcount64(a64_load_relaxed(&s->live[w]) &
-		    ~a64_load_relaxed(&s->remote[w]));
+		n += popcount64(a64_load_relaxed(&s->bits[w].live) &
+		    ~a64_load_relaxed(&s->bits[w].remote));
 	return n;
 }
 
@@ -238,7 +233,7 @@ mspan_freed_beside(const struct mspan *s, size_t live_count)
 		return s->nelems - live_count - s->avail_n;
 	size_t n = 0;
 	for (size_t w = 0; w < s->nwords; w++) {
-		uint64_t live = a64_load_relaxed(&s->live[w]) & ~a64_load_relaxed(&s->remote[w]);
+		uint64_t live = a64_load_relaxed(&s->bits[w].live) & ~a64_load_relaxed(&s->bits[w].remote);
 		n += popcount64(empty_blocks(live) & tail_mask(s, w));
 	}
 	return n - s->avail_n;
@@ -255,8 +250,8 @@ mspan_is_empty(const struct mspan *s)
 {
 	for (size_t w = 0; w < s->nwords; w++) {
 		/* live first: a remote bit is set only while its live bit is */
-		uint64_t live = a64_load_acquire(&s->live[w]);
-		if ((live & ~a64_load_acquire(&s->remote[w])) != 0)
+		uint64_t live = a64_load_acquire(&s->bits[w].live);
+		if ((live & ~a64_load_acquire(&s->bits[w].remote)) != 0)
 			return false;
 	}
 	return true;
@@ -268,8 +263,8 @@ mspan_retire(struct mspan *s)
 {
 	for (size_t w = 0; w < s->nwords; w++) {
 		uint64_t used = tail_mask(s, w) & ~s->avail[w];
-		a64_store_release(&s->remote[w], used);
-		a64_store_relaxed(&s->live[w], used);
+		a64_store_release(&s->bits[w].remote, used);
+		a64_store_relaxed(&s->bits[w].live, used);
 	}
 }
 

@@ -6,7 +6,8 @@
  *
  *   live    set by malloc, cleared by free; written by the owner only
  *   avail   may still be handed out; emptied window by window into the cache
- *   remote  freed by a thread that is not the owner; atomic, on lines of its own
+ *   remote  freed by a thread that is not the owner; atomic. Beside live, because
+ *           whoever frees looks at both
  *   freed   not a bitmap: a slot that is neither live, avail, nor in the
  *           owner's window has been freed and waits for the sweep
  *
@@ -22,13 +23,13 @@
  * MSPAN-9  states change along DEAD -> IN_USE -> PARKED -> DEAD, IN_USE -> DEAD
  *
  * Ownership: owner, set from refill until the thread exits or gives the span
- * up. Only the owner touches live, avail and the fields of the second line;
+ * up. Only the owner touches live, avail, budget and the fields of the second line;
  * live is read by anybody who frees (relaxed), base to notify_at are written
  * before the span is entered into the arena map and constant until it leaves.
  *
  * A struct mspan is never given to another use: a thread that frees a stale
  * pointer at the worst moment reads an old span, never foreign memory. Its
- * link in a notification queue (note) survives reuse for the same reason. */
+ * link in a notification queue (note_next, note_queued) survives reuse for the same reason. */
 #ifndef SPANGUARD_MSPAN_H
 #define SPANGUARD_MSPAN_H
 
@@ -70,11 +71,16 @@ enum span_parked { PARKED_RETURNED = 1, PARKED_SEEN = 2, PARKED_TOLD = 4 };
 /* On which list of its owner the span is. */
 enum span_list { LIST_NONE, LIST_CURRENT, LIST_FULL, LIST_READY, LIST_IDLE };
 
+/* What a free looks at, of 64 slots. */
+struct slot_word {
+	atomic_u64 live;
+	atomic_u64 remote;
+};
+_Static_assert(sizeof(struct slot_word) == 64 / 4, "mspan_word_of");
+
 struct mspan {
 	/* first line: constant while in use, read by every free */
 	uintptr_t base;
-	atomic_u64 *live;
-	atomic_u64 *remote;
 	atomic_ptr owner;          /* struct mcache *, or &mcache_none */
 	size_t elem_bytes;
 	uint32_t divmul;
@@ -86,14 +92,13 @@ struct mspan {
 	uint16_t notify_at;        /* remote frees in one word before the owner is told */
 	uint16_t sweep_at;         /* freed slots that make a sweep worth while */
 
-	/* second line: the owner's */
-	int32_t budget ALIGNED(CACHE_LINE);  /* owner's frees until it looks at the span */
-	uint32_t avail_n;
-	uint64_t *avail;
+	/* second line: the owner's, when it looks at the span */
+	uint64_t *avail ALIGNED(CACHE_LINE);
 	uint64_t *cont;            /* tiny: granules that continue an object; else NULL */
 	void *side;                /* records of a room, or NULL: sidetable.h */
 	struct mspan *next;
 	struct mspan *prev;
+	uint32_t avail_n;
 	uint32_t sweepgen;         /* mcentral.h */
 	uint8_t pool;              /* which mspan pool the struct came from */
 	uint8_t list;              /* enum span_list */
@@ -105,11 +110,12 @@ struct mspan {
 	uint8_t parked;            /* enum span_parked */
 	atomic_u32 state;          /* enum span_state */
 
-	/* third line: written by remote frees */
-	struct span_note {
-		atomic_ptr next ALIGNED(CACHE_LINE);
-		atomic_u32 queued;
-	} note;
+	/* third line and on: written by frees. Of a span of less than 192 slots a free,
+	 * whosever it is, touches the first line and this one. */
+	atomic_ptr note_next ALIGNED(CACHE_LINE);  /* in the queue of an owner's notes */
+	atomic_u32 note_queued;
+	int32_t budget;            /* owner's frees until it looks at the span */
+	struct slot_word bits[];   /* nwords; behind them avail and cont */
 };
 
 /* Guard pages belong to the span they guard, but are no part of it: they lie
@@ -170,13 +176,20 @@ mspan_slot(const struct mspan *s, uintptr_t addr, size_t *idx)
 	return i * s->elem_bytes == off;
 }
 
+/* &s->bits[idx / 64], by a shift less. */
+INLINE struct slot_word *
+mspan_word_of(struct mspan *s, size_t idx)
+{
+	size_t off = idx >> 2 & ~(sizeof(struct slot_word) - 1);
+	return (struct slot_word *)((char *)s->bits + off);
+}
+
 INLINE bool
 mspan_slot_live(const struct mspan *s, size_t idx)
 {
-	uint64_t bit = (uint64_t)1 << (idx % 64);
-	uint64_t word = a64_load_relaxed(&s->live[idx / 64]) &
-	    ~a64_load_relaxed(&s->remote[idx / 64]);
-	return (word & bit) != 0;
+	uint64_t word = a64_load_relaxed(&s->bits[idx / 64].live) &
+	    ~a64_load_relaxed(&s->bits[idx / 64].remote);
+	return (word >> (idx % 64) & 1) != 0;
 }
 
 /* How many words of bits `nelems` slots need: one bit more than slots, so that
@@ -187,7 +200,8 @@ mspan_words(size_t nelems)
 	return nelems / 64 + 1;
 }
 
-/* Bytes of a struct mspan with room for `nwords` words of each kind. */
+/* Bytes of a struct mspan with room for `nwords` words of each kind; at least
+ * sizeof(struct mspan). */
 size_t mspan_struct_bytes(size_t nwords);
 
 /* What the mode says about spans. */

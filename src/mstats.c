@@ -44,7 +44,7 @@ tiny_live_bytes(const struct mspan *s)
 {
 	size_t n = 0;
 	for (size_t w = 0; w < s->nwords; w++) {
-		uint64_t v = a64_load_relaxed(&s->live[w]) & ~a64_load_relaxed(&s->remote[w]);
+		uint64_t v = a64_load_relaxed(&s->bits[w].live) & ~a64_load_relaxed(&s->bits[w].remote);
 		for (unsigned i = 1; i < TINY_BLOCK_GRANULES; i++)
 			v |= v << 1 & s->cont[w];
 		n += popcount64(v);

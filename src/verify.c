@@ -68,15 +68,12 @@ expected_slots(const struct mspan *s)
 	return n < SPAN_MAX_SLOTS ? n : SPAN_MAX_SLOTS;
 }
 
-/* The bits stand behind the struct, in one order. */
+/* The owner's bits stand behind those that frees look at. */
 static bool
 bits_in_place(const struct mspan *s)
 {
-	const uint64_t *own = (const uint64_t *)(s + 1);
-	size_t n = s->nwords;
-	return (const uint64_t *)s->live == own && s->avail == own + n &&
-	    s->cont == (mspan_is_tiny(s) ? own + 2 * n : NULL) && (const char *)s->remote ==
-	    (const char *)own + align_up(3 * n * sizeof(*own), CACHE_LINE);
+	const uint64_t *avail = (const uint64_t *)&s->bits[s->nwords];
+	return s->avail == avail && s->cont == (mspan_is_tiny(s) ? avail + s->nwords : NULL);
 }
 
 static void
@@ -104,8 +101,8 @@ check_bits(struct pass *v, const struct mspan *s)
 {
 	size_t avail_n = 0;
 	for (size_t w = 0; w < s->nwords; w++) {
-		uint64_t live = a64_load_acquire(&s->live[w]);
-		uint64_t remote = a64_load_acquire(&s->remote[w]);
+		uint64_t live = a64_load_acquire(&s->bits[w].live);
+		uint64_t remote = a64_load_acquire(&s->bits[w].remote);
 		size_t first = w * 64;
 		uint64_t beyond = first + 64 <= s->nelems ? 0 :
 		    first >= s->nelems ? ~(uint64_t)0 : ~(uint64_t)0 << (s->nelems - first);
@@ -260,8 +257,7 @@ check_window(struct pass *v, const struct mcache *c, unsigned spc)
 		return;
 	}
 	check(v, aptr_load_acquire(&a->span->owner) == c && a->span->list == LIST_CURRENT &&
-	    a->base == a->span->base && a->live == a->span->live &&
-	    a->elem_bytes == a->span->elem_bytes, "MCACHE-2", a->span);
+	    a->base == a->span->base && a->elem_bytes == a->span->elem_bytes, "MCACHE-2", a->span);
 	check(v, a->n <= WINDOW_SLOTS, "MCACHE-1", a);
 	if (a->n > WINDOW_SLOTS)
 		return;
@@ -272,7 +268,7 @@ check_window(struct pass *v, const struct mcache *c, unsigned spc)
 			fail(v, "MCACHE-1", a);
 			return;
 		}
-		check(v, (a64_load_acquire(&a->span->live[w]) & bit) == 0 &&
+		check(v, (a64_load_acquire(&a->span->bits[w].live) & bit) == 0 &&
 		    (a->span->avail[w] & bit) == 0, "MSPAN-7", a->span);
 		for (uint32_t j = 0; j < i; j++)
 			check(v, a->order[j] != a->order[i], "MCACHE-1", a);

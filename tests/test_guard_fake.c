@@ -476,7 +476,7 @@ test_verify_sees_it(void **state)
 	start(NULL, 1, 1, true);
 	struct mspan *s = span(64 * KIB, SPAN_LARGE, 1);
 	uint8_t right = s->guards;
-	a64_store_relaxed(&s->live[0], 1);
+	a64_store_relaxed(&s->bits[0].live, 1);
 	s->avail[0] = s->avail_n = 0;
 	heap_assert_sound();
 	s->guards = GUARD_AFTER | GUARD_AFTER_PUT;      /* a page nobody accounts for */

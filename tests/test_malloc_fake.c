@@ -865,7 +865,7 @@ test_handler_on_the_fast_path(void **state)
 	drop(small);
 	const struct mspan *s = heap_span(small);
 	assert_false(mspan_slot_live(s, heap_slot(small)));
-	assert_int_equal(popcount64(a64_load_relaxed(&s->remote[heap_slot(small) / 64])), 1);
+	assert_int_equal(popcount64(a64_load_relaxed(&s->bits[heap_slot(small) / 64].remote)), 1);
 	drop(large);
 	assert_null(span_of((uintptr_t)large));
 	assert_int_equal(me->busy, CACHE_FAST);

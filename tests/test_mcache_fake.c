@@ -85,7 +85,7 @@ notes(const struct mcache *c)
 	size_t n = 0;
 
 	for (struct mspan *s = aptr_load_relaxed(&c->notes); s != NULL;
-	    s = aptr_load_relaxed(&s->note.next))
+	    s = aptr_load_relaxed(&s->note_next))
 		n++;
 	return n;
 }
@@ -253,7 +253,7 @@ test_refill_takes_notes(void **state)
 	for (int i = 0; i < QUARTER; i++)
 		assert_ptr_equal(take(), p[i]);
 	assert_int_equal(notes(me), 0);
-	assert_int_equal(a32_load_relaxed(&heap_span(p[0])->note.queued), 0);
+	assert_int_equal(a32_load_relaxed(&heap_span(p[0])->note_queued), 0);
 	assert_int_equal(spans(), 2);
 	heap_assert_sound();
 }
@@ -468,7 +468,7 @@ test_budget_and_remote_frees(void **state)
 		drop(p[i]);                             /* the whole budget */
 	assert_int_equal(s->list, LIST_READY);
 	assert_int_equal(s->budget, SLOTS - QUARTER - 10);
-	assert_int_equal(popcount64(a64_load_relaxed(&s->remote[0])), 0);
+	assert_int_equal(popcount64(a64_load_relaxed(&s->bits[0].remote)), 0);
 	heap_assert_sound();
 }
 
@@ -525,7 +525,7 @@ test_owner_is_told_per_batch(void **state)
 	s = heap_span(p[0]);
 	for (int i = 0; i < SLOTS; i++) {
 		drop_remote(p[i]);
-		assert_int_equal(a32_load_relaxed(&s->note.queued), i >= QUARTER - 1);
+		assert_int_equal(a32_load_relaxed(&s->note_queued), i >= QUARTER - 1);
 		assert_int_equal(notes(me), i >= QUARTER - 1);
 	}
 	/* the note is taken: the next full word tells again */
@@ -593,8 +593,8 @@ test_late_note_to_a_released_cache(void **state)
 	for (int i = 0; i < QUARTER - 1; i++)
 		freegc(p[i], API_FREE);
 	assert_int_equal(a64_load_relaxed(&mheap_.central[SPC].pending), 0);
-	a32_store_relaxed(&s->note.queued, 1);
-	aptr_store_relaxed(&s->note.next, NULL);
+	a32_store_relaxed(&s->note_queued, 1);
+	aptr_store_relaxed(&s->note_next, NULL);
 	aptr_store_relaxed(&me->notes, s);
 	heap_assert_sound();
 	struct mcache *again = heap_new_cache();
@@ -602,7 +602,7 @@ test_late_note_to_a_released_cache(void **state)
 	heap_use(again);
 	/* the refill takes the note and tells the class */
 	take();
-	assert_int_equal(a32_load_relaxed(&s->note.queued), 0);
+	assert_int_equal(a32_load_relaxed(&s->note_queued), 0);
 	assert_int_equal(notes(again), 0);
 	assert_int_equal(a32_load_relaxed(&mheap_.central[SPC].sweepgen), 4);
 	heap_assert_sound();
@@ -622,8 +622,8 @@ test_late_note_follows_the_span(void **state)
 	heap_use(other);
 	take();
 	assert_ptr_equal(aptr_load_relaxed(&s->owner), other);
-	a32_store_relaxed(&s->note.queued, 1);
-	aptr_store_relaxed(&s->note.next, NULL);
+	a32_store_relaxed(&s->note_queued, 1);
+	aptr_store_relaxed(&s->note_next, NULL);
 	aptr_store_relaxed(&me->notes, s);
 	struct mcache *again = heap_new_cache();
 	heap_use(again);
@@ -654,7 +654,7 @@ test_late_note_of_a_dead_span(void **state)
 	heap_use(me);
 	take();
 	assert_int_equal(notes(me), 0);
-	assert_int_equal(a32_load_relaxed(&s->note.queued), 0);
+	assert_int_equal(a32_load_relaxed(&s->note_queued), 0);
 	heap_assert_sound();
 }
 
@@ -843,7 +843,7 @@ test_child_of_a_thread_in_the_middle_of_malloc(void **state)
 	s = a->span;
 	uint16_t popped = a->order[--a->n];                     /* no live bit yet */
 	uint16_t marked = a->order[a->n - 1];                   /* still in the window */
-	a64_fetch_or(&s->live[0], (uint64_t)1 << marked);
+	a64_fetch_or(&s->bits[0].live, (uint64_t)1 << marked);
 	heap_use(me);
 	mcache_lock_all();
 	mcache_after_fork_child(me, NULL, true);

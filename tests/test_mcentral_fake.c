@@ -190,7 +190,7 @@ test_unowned_frees_lead_to_adoption(void **state)
 	assert_int_equal(mspan_live_count(s), SLOTS - (QUARTER - 1));
 	drop(p[QUARTER - 1]);
 	assert_int_equal(a64_load_relaxed(&central()->pending), 1);
-	assert_int_equal(popcount64(a64_load_relaxed(&s->remote[0])), QUARTER);
+	assert_int_equal(popcount64(a64_load_relaxed(&s->bits[0].remote)), QUARTER);
 	heap_assert_sound();
 	heap_use(heap_new_cache());
 	/* exactly those that were freed */
@@ -247,7 +247,7 @@ test_order(void **state)
 	assert_int_equal(full_len(false), 1);
 	/* a partial swept one: a new span with one slot in use */
 	s = mheap_alloc_span(&mheap_, NULL, size_classes[SPC].span_pages, SPC, 1);
-	a64_store_relaxed(&s->live[0], 1);
+	a64_store_relaxed(&s->bits[0].live, 1);
 	s->avail[0] &= ~(uint64_t)1;
 	s->avail_n--;
 	mcentral_uncache_span(&mheap_, central(), s);

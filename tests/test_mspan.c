@@ -49,23 +49,29 @@ span_of_class(unsigned spc)
 }
 
 static bool
-bit_get(const atomic_u64 *bits, size_t i)
+bit_get(const uint64_t *bits, size_t i)
 {
-	return (a64_load_relaxed(&bits[i / 64]) >> (i % 64) & 1) != 0;
+	return (bits[i / 64] >> (i % 64) & 1) != 0;
+}
+
+static bool
+live_get(const struct mspan *s, size_t i)
+{
+	return (a64_load_relaxed(&s->bits[i / 64].live) >> (i % 64) & 1) != 0;
 }
 
 static void
 live_set(struct mspan *s, size_t i, bool on)
 {
-	uint64_t bit = (uint64_t)1 << (i % 64), v = a64_load_relaxed(&s->live[i / 64]);
+	uint64_t bit = (uint64_t)1 << (i % 64), v = a64_load_relaxed(&s->bits[i / 64].live);
 
-	a64_store_relaxed(&s->live[i / 64], on ? v | bit : v & ~bit);
+	a64_store_relaxed(&s->bits[i / 64].live, on ? v | bit : v & ~bit);
 }
 
 static void
 remote_set(struct mspan *s, size_t i)
 {
-	a64_fetch_or(&s->remote[i / 64], (uint64_t)1 << (i % 64));
+	a64_fetch_or(&s->bits[i / 64].remote, (uint64_t)1 << (i % 64));
 }
 
 static size_t
@@ -76,6 +82,16 @@ bits_count(const void *words, size_t n)
 
 	for (size_t i = 0; i < n; i++)
 		sum += popcount64(w[i]);
+	return sum;
+}
+
+static size_t
+remote_count(const struct mspan *s)
+{
+	size_t sum = 0;
+
+	for (size_t w = 0; w < s->nwords; w++)
+		sum += popcount64(a64_load_relaxed(&s->bits[w].remote));
 	return sum;
 }
 
@@ -211,15 +227,15 @@ test_init_forgets_everything_but_the_note(void **state)
 	(void)state;
 	take_all(s, NULL);
 	remote_set(s, 5);
-	a32_store_relaxed(&s->note.queued, 1);
+	a32_store_relaxed(&s->note_queued, 1);
 	s->moved = true;
 	mspan_set_state(s, SPAN_DEAD);
 	mspan_init(s, BASE + PAGE_SIZE, class_pages(16), 16, false, &policy_25);
 	check_geometry(s, 16, class_pages(16));
-	assert_int_equal(bits_count(s->remote, s->nwords), 0);
+	assert_int_equal(remote_count(s), 0);
 	assert_true(s->needzero);
 	assert_false(s->moved);
-	assert_int_equal(a32_load_relaxed(&s->note.queued), 1);
+	assert_int_equal(a32_load_relaxed(&s->note_queued), 1);
 	assert_int_equal(s->base, BASE + PAGE_SIZE);
 	free(s);
 }
@@ -266,7 +282,7 @@ check_windows(struct mspan *s, struct rand_stream *rng)
 		for (uint32_t i = 0; i < n; i++) {
 			assert_true(order[i] < s->nelems);
 			assert_int_equal(seen[order[i]]++, 0);
-			assert_false(bit_get((atomic_u64 *)s->avail, order[i]));
+			assert_false(bit_get(s->avail, order[i]));
 			if (rng == NULL && i > 0)
 				assert_true(order[i] < order[i - 1]);
 		}
@@ -332,7 +348,7 @@ test_windows_pick_the_gaps(void **state)
 	size_t got = 0;
 	while ((n = mspan_next_window(s, order, NULL)) != 0) {
 		for (uint32_t i = 0; i < n; i++)
-			assert_false(bit_get(s->live, order[i]));
+			assert_false(live_get(s, order[i]));
 		got += n;
 	}
 	assert_int_equal(got, avail);
@@ -485,8 +501,8 @@ test_return_window_leaves_live_slots(void **state)
 	live_set(s, order[3], true);
 	mspan_return_window(s, order, n);
 	assert_int_equal(s->avail_n, s->nelems - 1);
-	assert_false(bit_get((atomic_u64 *)s->avail, order[3]));
-	assert_true(bit_get((atomic_u64 *)s->avail, order[4]));
+	assert_false(bit_get(s->avail, order[3]));
+	assert_true(bit_get(s->avail, order[4]));
 	mspan_return_window(s, order, n);          /* again: nothing to do */
 	assert_int_equal(s->avail_n, s->nelems - 1);
 	assert_int_equal(bits_count(s->avail, s->nwords), s->nelems - 1);
@@ -510,10 +526,10 @@ test_drain_takes_remote_frees(void **state)
 	assert_int_equal(mspan_live_count(s), s->nelems - 4);
 	assert_int_equal(mspan_freed_count(s), 4);
 	assert_false(mspan_slot_live(s, 63));
-	assert_true(bit_get(s->live, 63));         /* MSPAN-2: the owner clears both */
+	assert_true(live_get(s, 63));         /* MSPAN-2: the owner clears both */
 	assert_int_equal(mspan_drain(s), 4);
-	assert_false(bit_get(s->live, 63));
-	assert_int_equal(bits_count(s->remote, s->nwords), 0);
+	assert_false(live_get(s, 63));
+	assert_int_equal(remote_count(s), 0);
 	assert_int_equal(mspan_freed_count(s), 4);
 	assert_int_equal(s->avail_n, 0);           /* freed is not yet available */
 	assert_int_equal(mspan_drain(s), 0);
@@ -571,11 +587,11 @@ test_sweep_frees_exactly_what_was_freed(void **state)
 	assert_int_equal(mspan_live_count(s), s->nelems - n);
 	assert_true(s->needzero);
 	for (size_t i = 0; i < s->nelems; i++) {
-		assert_int_equal(bit_get((atomic_u64 *)s->avail, i), freed[i]);
-		assert_int_equal(bit_get(s->live, i), !freed[i]);
+		assert_int_equal(bit_get(s->avail, i), freed[i]);
+		assert_int_equal(live_get(s, i), !freed[i]);
 	}
 	for (size_t i = s->nelems; i < s->nwords * 64u; i++)
-		assert_false(bit_get((atomic_u64 *)s->avail, i));    /* MSPAN-3 */
+		assert_false(bit_get(s->avail, i));    /* MSPAN-3 */
 	free(freed);
 	free(s);
 }
@@ -623,7 +639,7 @@ test_tiny_sweep_goes_by_blocks(void **state)
 	mspan_sweep(s);
 	assert_int_equal(s->avail_n, empty);
 	for (size_t i = 0; i < s->nelems; i++)
-		assert_int_equal(bit_get((atomic_u64 *)s->avail, i), i % 4 == 0 && i / 4 % 5 == 4);
+		assert_int_equal(bit_get(s->avail, i), i % 4 == 0 && i / 4 % 5 == 4);
 	assert_int_equal(s->cont[0], 1 << 1);
 	free(s);
 }

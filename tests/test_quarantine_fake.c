@@ -661,9 +661,9 @@ test_verify_sees_it(void **state)
 	struct mspan *s = span(64 * KIB);
 	park(s);
 	heap_assert_sound();
-	a64_store_relaxed(&s->live[0], 1);
+	a64_store_relaxed(&s->bits[0].live, 1);
 	assert_true(heap_verify_finds("QUAR-2"));
-	a64_store_relaxed(&s->live[0], 0);
+	a64_store_relaxed(&s->bits[0].live, 0);
 	aptr_store_release(&s->owner, me);
 	assert_true(heap_verify_finds("QUAR-2"));
 	aptr_store_release(&s->owner, &mcache_none);

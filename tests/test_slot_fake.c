@@ -530,7 +530,7 @@ test_patrol_finds_a_planted_bit(void **state)
 		if (i == 0)
 			s->avail[heap_slot(p) / 64] |= (uint64_t)1 << heap_slot(p) % 64;
 		else if (i == 1)
-			a64_fetch_or(&s->live[w], (uint64_t)1 << s->nelems % 64);
+			a64_fetch_or(&s->bits[w].live, (uint64_t)1 << s->nelems % 64);
 		else if (i == 2)
 			s->avail_n++;
 		else

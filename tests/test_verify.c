@@ -174,16 +174,16 @@ test_span_bits(void **state)
 	assert_true(tail->nelems % 64 != 0);
 	uint64_t avail = orphan_partial->avail[0];
 	assert_true(avail != 0);
-	plant_u64("MSPAN-1", &orphan_partial->live[0],
-	    a64_load_relaxed(&orphan_partial->live[0]) | (avail & -avail));
+	plant_u64("MSPAN-1", &orphan_partial->bits[0].live,
+	    a64_load_relaxed(&orphan_partial->bits[0].live) | (avail & -avail));
 	plant_u64("MSPAN-1", &orphan_partial->avail[0], avail | 1);
-	plant_u64("MSPAN-2", &ready->remote[0], ~a64_load_relaxed(&ready->live[0]));
-	plant_u64("MSPAN-2", &tiny->remote[0], (uint64_t)1 << 40);
-	plant_u64("MSPAN-3", &tail->live[last], a64_load_relaxed(&tail->live[last]) | beyond);
+	plant_u64("MSPAN-2", &ready->bits[0].remote, ~a64_load_relaxed(&ready->bits[0].live));
+	plant_u64("MSPAN-2", &tiny->bits[0].remote, (uint64_t)1 << 40);
+	plant_u64("MSPAN-3", &tail->bits[last].live, a64_load_relaxed(&tail->bits[last].live) | beyond);
 	plant_u64("MSPAN-3", &tail->avail[last], tail->avail[last] | beyond);
-	plant_u64("MSPAN-3", &tail->remote[last], beyond);
-	plant_u64("MSPAN-3", &large->live[0], 3);
-	plant_u64("MSPAN-3", &full->live[2], 1);
+	plant_u64("MSPAN-3", &tail->bits[last].remote, beyond);
+	plant_u64("MSPAN-3", &large->bits[0].live, 3);
+	plant_u64("MSPAN-3", &full->bits[2].live, 1);
 }
 
 static void
@@ -202,8 +202,6 @@ test_span_geometry(void **state)
 	(void)state;
 	static uint64_t elsewhere[64];
 
-	plant_ptr("MSPAN-6", &full->live, elsewhere);
-	plant_ptr("MSPAN-6", &full->remote, elsewhere);
 	plant_ptr("MSPAN-6", &full->avail, elsewhere);
 	plant_ptr("MCACHE-2", &large->owner, elsewhere);
 	plant_u64("MSPAN-6", &tiny->elem_bytes, 8);
@@ -236,8 +234,8 @@ test_window(void **state)
 	assert_true(a->n >= 2 && a->n < WINDOW_SLOTS);
 	uint16_t slot = a->order[0];
 	struct mspan *s = a->span;
-	plant_u64("MSPAN-7", &s->live[slot / 64],
-	    a64_load_relaxed(&s->live[slot / 64]) | (uint64_t)1 << (slot % 64));
+	plant_u64("MSPAN-7", &s->bits[slot / 64].live,
+	    a64_load_relaxed(&s->bits[slot / 64].live) | (uint64_t)1 << (slot % 64));
 	plant_u64("MSPAN-7", &s->avail[slot / 64], s->avail[slot / 64] | (uint64_t)1 << (slot % 64));
 	plant_u16("MCACHE-1", &a->order[0], a->order[1]);
 	plant_u16("MCACHE-1", &a->order[0], (uint16_t)s->nelems);
@@ -245,7 +243,7 @@ test_window(void **state)
 	plant_u32("MCACHE-1", &a->n, WINDOW_SLOTS + 1);
 	plant_u32("MCACHE-1", &a->n, UINT32_MAX);
 	plant_u64("MCACHE-2", &a->base, a->base + 16);
-	plant_ptr("MCACHE-2", &a->live, full->live);
+	plant_ptr("MCACHE-2", &a->span, full);
 	plant_ptr("MCACHE-2", &s->owner, &mcache_none);
 	assert_null(me->alloc[40].span);
 	plant_u32("MCACHE-3", &me->alloc[40].n, 1);

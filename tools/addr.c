@@ -152,49 +152,49 @@ look_at_sampled(const struct sample_slot *o, void *arg)
 /* ---- slots and large objects -------------------------------------------- */
 
 static const char *
-slot_state_name(const struct remote_span *sp, size_t idx)
+slot_state_name(const struct mspan *sp, size_t idx)
 {
 	uint64_t bit = (uint64_t)1 << (idx % 64);
-	size_t w = idx / 64;
-	if (sp->s.state.v == SPAN_PARKED)
+	const struct slot_word *word = &sp->bits[idx / 64];
+	if (sp->state.v == SPAN_PARKED)
 		return "freed, its span is in the quarantine";
-	if ((sp->live[w] & ~sp->remote[w] & bit) != 0)
+	if (mspan_slot_live(sp, idx))
 		return "live";
-	if ((sp->live[w] & sp->remote[w] & bit) != 0)
+	if ((word->live.v & word->remote.v & bit) != 0)
 		return "freed by another thread";
-	return (sp->avail[w] & bit) != 0 ? "free" : "freed, or about to be handed out";
+	return (sp->avail[idx / 64] & bit) != 0 ? "free" : "freed, or about to be handed out";
 }
 
 static void
-put_slot(struct search *s, const struct remote_span *sp, size_t idx)
+put_slot(struct search *s, const struct mspan *sp, size_t idx)
 {
 	struct side_record side;
-	bool freed = false, large = mspan_is_large(&sp->s);
-	uintptr_t base = large ? sp->s.base : sp->s.base + idx * sp->s.elem_bytes;
+	bool freed = false, large = mspan_is_large(sp);
+	uintptr_t base = large ? sp->base : sp->base + idx * sp->elem_bytes;
 	bool recorded = remote_side(s->r, sp, idx, &side, &freed);
-	size_t bytes = recorded ? side_bytes(&side, sp->s.elem_bytes) : sp->s.elem_bytes;
+	size_t bytes = recorded ? side_bytes(&side, sp->elem_bytes) : sp->elem_bytes;
 	put_relation(s, base, bytes, recorded ? "region" : large ? "object" : "slot");
 	fprintf(s->out, " (%s; slot %zu of %u of span 0x%lx, class %zu, %s)\n",
-	    freed ? "freed" : slot_state_name(sp, idx), idx, sp->s.nelems, sp->s.base,
-	    sp->s.elem_bytes, span_class_noscan(sp->s.span_class) ? "noscan" : "scan");
+	    freed ? "freed" : slot_state_name(sp, idx), idx, sp->nelems, sp->base,
+	    sp->elem_bytes, span_class_noscan(sp->span_class) ? "noscan" : "scan");
 	if (recorded)
 		put_history(s, &side, freed);
 }
 
 static void
-look_at_span(const struct remote_span *sp, void *arg)
+look_at_span(const struct mspan *sp, void *arg)
 {
 	struct search *s = arg;
-	size_t bytes = mspan_bytes(&sp->s);
-	if (s->found || s->addr - sp->s.base >= bytes)
+	size_t bytes = mspan_bytes(sp);
+	if (s->found || s->addr - sp->base >= bytes)
 		return;
 	s->found = true;
-	size_t idx = mspan_is_large(&sp->s) ? 0 : (s->addr - sp->s.base) / sp->s.elem_bytes;
-	if (idx < sp->s.nelems)
+	size_t idx = mspan_is_large(sp) ? 0 : (s->addr - sp->base) / sp->elem_bytes;
+	if (idx < sp->nelems)
 		put_slot(s, sp, idx);
 	else
 		fprintf(s->out, "0x%lx lies behind the last slot of span 0x%lx\n", s->addr,
-		    sp->s.base);
+		    sp->base);
 }
 
 /* ---- no object ------------------------------------------------------------ */

@@ -69,15 +69,13 @@ add(struct map *m, const struct piece *p)
 /* ---- spans -------------------------------------------------------------- */
 
 static void
-count_slots(const struct remote_span *sp, struct piece *p)
+count_slots(const struct mspan *s, struct piece *p)
 {
-	p->slots = sp->s.nelems;
-	for (size_t i = 0; i < sp->s.nelems; i++) {
-		uint64_t bit = (uint64_t)1 << (i % 64);
-		size_t w = i / 64;
-		if ((sp->live[w] & ~sp->remote[w] & bit) != 0)
+	p->slots = s->nelems;
+	for (size_t i = 0; i < s->nelems; i++) {
+		if (mspan_slot_live(s, i))
 			p->live++;
-		else if ((sp->avail[w] & bit) != 0)
+		else if ((s->avail[i / 64] >> (i % 64) & 1) != 0)
 			p->free++;
 		else
 			p->freed++;
@@ -99,22 +97,22 @@ add_guards(struct map *m, const struct mspan *s)
 }
 
 static void
-add_span(const struct remote_span *sp, void *arg)
+add_span(const struct mspan *s, void *arg)
 {
 	struct map *m = arg;
-	bool large = mspan_is_large(&sp->s);
-	struct piece p = { .at = sp->s.base, .bytes = mspan_bytes(&sp->s),
-		.class_bytes = sp->s.elem_bytes, .slots = 1, .live = 1,
-		.kind = sp->s.state.v == SPAN_PARKED ? "parked" : large ? "large" : "small" };
-	if (sp->s.state.v == SPAN_PARKED) {
+	bool large = mspan_is_large(s);
+	struct piece p = { .at = s->base, .bytes = mspan_bytes(s),
+		.class_bytes = s->elem_bytes, .slots = 1, .live = 1,
+		.kind = s->state.v == SPAN_PARKED ? "parked" : large ? "large" : "small" };
+	if (s->state.v == SPAN_PARKED) {
 		p.live = 0;
-		p.slots = p.freed = large ? 1 : sp->s.nelems;
+		p.slots = p.freed = large ? 1 : s->nelems;
 	} else if (!large) {
 		p.live = 0;
-		count_slots(sp, &p);
+		count_slots(s, &p);
 	}
 	add(m, &p);
-	add_guards(m, &sp->s);
+	add_guards(m, s);
 }
 
 /* ---- free pages --------------------------------------------------------- */

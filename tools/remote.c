@@ -218,42 +218,52 @@ remote_close(struct remote *r)
 
 /* ---- spans -------------------------------------------------------------- */
 
+/* Read again with its bits; a process that runs may have made it another meanwhile,
+ * and nelems must fit the bits that were read. */
 static bool
-copy_span(const struct remote *r, uintptr_t at, struct remote_span *out)
+read_whole_span(const struct remote *r, uintptr_t at, size_t nwords, struct mspan *out,
+    size_t bytes)
 {
-	if (!remote_read(r, at, &out->s, sizeof(out->s)) || out->s.nwords == 0)
+	if (!remote_read(r, at, out, bytes) || out->nwords != nwords ||
+	    mspan_words(out->nelems) > nwords)
 		return false;
-	size_t bytes = out->s.nwords * sizeof(uint64_t);
-	out->live = remote_copy(r, (uintptr_t)out->s.live, bytes);
-	out->remote = remote_copy(r, (uintptr_t)out->s.remote, bytes);
-	out->avail = remote_copy(r, (uintptr_t)out->s.avail, bytes);
-	return out->live != NULL && out->remote != NULL && out->avail != NULL;
+	out->avail = (uint64_t *)&out->bits[nwords];
+	return true;
 }
 
-static void
-drop_span(struct remote_span *s)
+/* To be freed; NULL as for remote_copy. */
+static struct mspan *
+copy_span(const struct remote *r, uintptr_t at)
 {
-	free(s->live);
-	free(s->remote);
-	free(s->avail);
+	uint16_t nwords;
+	if (!remote_read(r, at + offsetof(struct mspan, nwords), &nwords, sizeof(nwords)) ||
+	    nwords == 0)
+		return NULL;
+	size_t bytes = align_up(offsetof(struct mspan, bits) +
+	    nwords * (sizeof(struct slot_word) + sizeof(uint64_t)), CACHE_LINE);
+	struct mspan *s = aligned_alloc(CACHE_LINE, bytes);
+	if (s != NULL && read_whole_span(r, at, nwords, s, bytes))
+		return s;
+	free(s);
+	return NULL;
 }
 
 static void
 spans_of_arena(const struct remote *r, const struct heap_arena *a,
-    void (*fn)(const struct remote_span *s, void *arg), void *arg)
+    void (*fn)(const struct mspan *s, void *arg), void *arg)
 {
 	for (size_t w = 0; w < ARENA_WORDS; w++)
 		for (uint64_t bits = a->page_in_use[w].v; bits != 0; bits &= bits - 1) {
-			struct remote_span s = { .live = NULL };
 			uintptr_t at = (uintptr_t)a->spans[w * 64 + ctz64(bits)].v;
-			if (at != 0 && copy_span(r, at, &s))
-				fn(&s, arg);
-			drop_span(&s);
+			struct mspan *s = at == 0 ? NULL : copy_span(r, at);
+			if (s != NULL)
+				fn(s, arg);
+			free(s);
 		}
 }
 
 void
-remote_each_span(const struct remote *r, void (*fn)(const struct remote_span *s, void *arg),
+remote_each_span(const struct remote *r, void (*fn)(const struct mspan *s, void *arg),
     void *arg)
 {
 	struct heap_arena *a = malloc(sizeof(*a));
@@ -269,12 +279,12 @@ remote_each_span(const struct remote *r, void (*fn)(const struct remote_span *s,
 }
 
 bool
-remote_side(const struct remote *r, const struct remote_span *s, size_t idx,
+remote_side(const struct remote *r, const struct mspan *s, size_t idx,
     struct side_record *out, bool *freed)
 {
 	struct side_span b;
 	uint64_t word;
-	uintptr_t at = (uintptr_t)s->s.side;
+	uintptr_t at = (uintptr_t)s->side;
 	if (at == 0 || !remote_read(r, at, &b, sizeof(b)) || idx >= b.nelems ||
 	    !remote_read(r, at + sizeof(b) + idx / 64 * sizeof(word), &word, sizeof(word)) ||
 	    !remote_read(r, (uintptr_t)&b.records[idx], out, sizeof(*out)))

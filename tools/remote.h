@@ -33,18 +33,13 @@ bool remote_read(const struct remote *r, uintptr_t addr, void *to, size_t bytes)
 /* To be freed; NULL: as above, or no memory. */
 void *remote_copy(const struct remote *r, uintptr_t addr, size_t bytes);
 
-/* A span with copies of its bits in place of the pointers to them. */
-struct remote_span {
-	struct mspan s;
-	uint64_t *live, *remote, *avail;   /* nwords each */
-};
-
-/* The heap's spans in address order of each arena. fn gets each once. */
+/* The heap's spans in address order of each arena. fn gets a copy of each once, with
+ * its bits; avail points into the copy, every other pointer is one of the process. */
 void remote_each_span(const struct remote *r,
-    void (*fn)(const struct remote_span *s, void *arg), void *arg);
+    void (*fn)(const struct mspan *s, void *arg), void *arg);
 
 /* Of a span with records: that of slot idx, and whether the program freed it. */
-bool remote_side(const struct remote *r, const struct remote_span *s, size_t idx,
+bool remote_side(const struct remote *r, const struct mspan *s, size_t idx,
     struct side_record *out, bool *freed);
 
 /* The guarded objects; the record is a copy. */

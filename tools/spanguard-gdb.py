@@ -170,8 +170,16 @@ class Span:
         what = "large" if self.large else "tiny" if self.tiny else f"class {self.elem}"
         return f"{what}, {'noscan' if self.noscan else 'scan'}"
 
-    def words(self, field):
-        return bits(raw(self.p[field]), int(self.p["nwords"])) if int(raw(self.p[field])) else 0
+    def slot_bits(self, field):
+        """live or remote: every other word of the span's bits."""
+        word = self.p["bits"].type.target()
+        first = next(f.bitpos for f in word.fields() if f.name == field) // 8
+        data = gdb.selected_inferior().read_memory(int(self.p["bits"].address), word.sizeof * int(self.p["nwords"]))
+        words = (data[i:i + 8] for i in range(first, len(data), word.sizeof))
+        return int.from_bytes(b"".join(bytes(w) for w in words), "little")
+
+    def available(self):
+        return bits(self.p["avail"], int(self.p["nwords"])) if int(self.p["avail"]) else 0
 
     def window(self):
         """Slots that the owner will hand out next."""
@@ -192,15 +200,15 @@ class Span:
 
     def live(self):
         """Slots that the program has not freed."""
-        return self.words("live") & ~self.words("remote") & ~self.freed_bits()
+        return self.slot_bits("live") & ~self.slot_bits("remote") & ~self.freed_bits()
 
     def slot_state(self, slot):
         bit = 1 << slot
         if number(self.p["state"]) == 2:
             return "freed, in the quarantine"
-        if self.words("live") & bit:
+        if self.slot_bits("live") & bit:
             return "live" if self.live() & bit else "freed, not reused yet"
-        if slot in self.window() or self.words("avail") & bit:
+        if slot in self.window() or self.available() & bit:
             return "free"
         return "freed, not swept yet"
 

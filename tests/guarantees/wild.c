@@ -65,7 +65,7 @@ static int
 is_span_of(const struct mspan *s, uintptr_t p, size_t usable)
 {
 	return s->base <= p && p - s->base < s->npages << PAGE_SHIFT && s->npages <= 64 &&
-	    s->elem_bytes >= usable && s->elem_bytes <= usable + 16 && s->live != NULL &&
+	    s->elem_bytes >= usable && s->elem_bytes <= usable + 16 && s->avail != NULL &&
 	    s->nelems != 0 && a32_load_relaxed(&s->state) == SPAN_IN_USE;
 }
 
@@ -134,7 +134,7 @@ plant(struct mspan *s, const char *what)
 		for (size_t w = 0; w < s->nwords; w++)
 			if (s->avail[w] != 0) {
 				uint64_t bit = s->avail[w] & -s->avail[w];
-				a64_store_relaxed(&s->live[w], a64_load_relaxed(&s->live[w]) | bit);
+				a64_store_relaxed(&s->bits[w].live, a64_load_relaxed(&s->bits[w].live) | bit);
 				return;
 			}
 		fail("no free slot");
