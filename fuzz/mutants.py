@@ -15,7 +15,8 @@ usage: fuzz/mutants.py [--fuzz SECONDS] [--scratch SECONDS] [--ablate] [--apply-
 Status 0: every patch applies, and (without --only) at least KILLS of them die.
 
 A patch names in its header what it breaks, the bug it descends from, and which
-harness should see it. Only objects that depend on a patched file are compiled
+harness should see it: sched is H8, real H13, which are asked only where it names them
+and no other sees it. Only objects that depend on a patched file are compiled
 again. reached: the corpus executes a changed line; triggered: some input leaves
 another trace than it does without the patch; killed: by which oracle."""
 import argparse
@@ -175,6 +176,31 @@ class Sched:
         return any(os.path.normpath(w) in touched for w in words)
 
 
+class Library:
+    """The preloaded library, for H13: the objects of build/lib, those changed compiled again."""
+
+    def build(self, tree, touched, out):
+        objs = []
+        for o in sched_var("LIB_OBJ"):
+            if Sched.depends(o, touched):
+                src = os.path.relpath(o, "build/lib")[:-2] + ".c"
+                o = os.path.join(tree, "lib", src[:-2].replace("/", "_") + ".o")
+                os.makedirs(os.path.dirname(o), exist_ok=True)
+                subprocess.run([*sched_var("CC"), *sched_var("BASE_CFLAGS"), *sched_var("CFLAGS"), "-w", "-c", src,
+                                "-o", o], cwd=tree, check=True)
+            objs.append(o)
+        subprocess.run([*sched_var("CC"), *sched_var("SO_LDFLAGS"), "-o", out, *objs], cwd=ROOT, check=True)
+
+
+def real(library, env=None):
+    """As replay, of H13, with the oracle's name for what a process can do wrong."""
+    begin = time.time()
+    status, text = run(["fuzz/real.sh"], 10 * TIMEOUT, {"SPANGUARD_LIB": library, **(env or {})})
+    if status == 0:
+        return None
+    return ("process", "real", time.time() - begin)
+
+
 def litmus(exe):
     """As replay, of all litmus programs, at most LITMUS_MAX schedules of each."""
     begin = time.time()
@@ -326,6 +352,12 @@ def one(path, args, harnesses, base, covered):
         dead = litmus(exe)
         result["triggered"] |= dead is not None
         result["reached"] |= dead is not None
+    if dead is None and "real" in info.get("Killer", "").split():
+        library = os.path.join(tree, "libspanguard.so")
+        Library().build(tree, touched, library)
+        dead = real(library)
+        result["triggered"] |= dead is not None
+        result["reached"] |= dead is not None
     if dead is None and args.fuzz:
         result["by"] = "fuzzing"
         mine = [h for h in todo if h in info.get("Killer", "").split()] or todo
@@ -349,6 +381,8 @@ def scratch_one(path, harnesses, seconds):
     touched = apply(path, tree)
     wanted = header(path).get("Killer", "").split()
     mine = [h for h in wanted if h in harnesses]
+    if wanted == ["real"]:      # its inputs are no engine's
+        return None
     if "sched" in wanted:       # its schedules are as random as an engine's
         exe = os.path.join(tree, "h8")
         Sched().build(tree, touched, exe)
@@ -362,6 +396,11 @@ def scratch_one(path, harnesses, seconds):
     return fuzz(tree, touched, mine or harnesses[:1], seconds, True)
 
 
+def spread(seconds):
+    s = sorted(seconds) or [0]
+    return f"median {s[len(s) // 2]:.1f} s, longest {s[-1]:.1f} s"
+
+
 def scratch(todo, harnesses, seconds, jobs):
     print(f"\nfrom an empty corpus, at most {seconds} s a harness")
     took = []
@@ -370,14 +409,12 @@ def scratch(todo, harnesses, seconds, jobs):
             print(f"{name_of(path):30} " + (f"{k[0]:9} {k[1]:8} {k[2]:6.1f} s" if k
                                             else "SURVIVES"), flush=True)
             took += [k[2]] if k else []
-    took.sort()
-    print(f"{len(took)} of {len(todo)} killed from an empty corpus, median "
-          f"{took[len(took) // 2] if took else 0:.1f} s")
+    print(f"{len(took)} of {len(todo)} killed from an empty corpus, {spread(took)}")
 
 
 def lives_without(result, oracle, harnesses):
-    """Whether no other oracle sees it, in either build."""
-    return all(replay(os.path.join(OUT, result["name"], "sgfuzz_" + v),
+    """Whether no other oracle sees it, in either build. H13 comes last: nobody else did."""
+    return result["killed"][1] == "real" or all(replay(os.path.join(OUT, result["name"], "sgfuzz_" + v),
                       [result["killed"][1], *harnesses], {"SG_ORACLES_OFF": oracle})[0] is None
                for v in result["built"])
 
@@ -386,7 +423,7 @@ def ablate(results, harnesses, jobs):
     """Each oracle that killed: off, over the mutants it killed in replay."""
     print("\noracle off     lives then")
     mine = [r for r in results if r.get("killed") and r["by"] == "replay"
-            and r["killed"][1] in harnesses]
+            and r["killed"][1] in [*harnesses, "real"]]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         lives = dict(zip((r["name"] for r in mine), pool.map(
             lambda r: lives_without(r, r["killed"][0], harnesses), mine)))
@@ -413,7 +450,8 @@ def main():
         bad = [q for q in todo if apply(q, os.path.join(OUT, name_of(q))) is None]
         print(f"{len(todo) - len(bad)} of {len(todo)} patches apply")
         return 1 if bad or not todo else 0
-    make("fuzz-runners", "build/sched/h8", *(["fuzz-libfuzzer", "fuzz-fast"] if args.fuzz or args.scratch else []))
+    make("fuzz-runners", "build/sched/h8", "build/libspanguard.so",
+         *(["fuzz-libfuzzer", "fuzz-fast"] if args.fuzz or args.scratch else []))
     plain = os.path.join(ROOT, "build/fuzz/plain/sgfuzz")
     harnesses = subprocess.run([plain, "list"], stdout=subprocess.PIPE, text=True,
                                check=True).stdout.split()
@@ -431,7 +469,8 @@ def main():
             print(show(r), flush=True)
     killed = [r for r in results if r["applies"] and r["killed"]]
     replayed = [r for r in killed if r["by"] == "replay"]
-    print(f"{len(killed)} of {len(results)} killed, {len(replayed)} of them by replay")
+    how = spread([r["killed"][2] for r in killed]) if args.from_scratch else f"{len(replayed)} of them by replay"
+    print(f"{len(killed)} of {len(results)} killed, {how}")
     if args.json:
         with open(args.json, "w", encoding="utf-8") as f:
             json.dump(results, f, indent=1)

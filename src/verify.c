@@ -170,7 +170,6 @@ check_guards(struct pass *v, const struct mspan *s)
 		check_guard_page(v, s, s->base + mspan_bytes(s));
 }
 
-/* The slots only where all else is right: a wrong length leads into a guard. */
 /* One of the caches there are, or nobody. */
 static void
 check_owner(struct pass *v, const struct mspan *s)
@@ -181,6 +180,7 @@ check_owner(struct pass *v, const struct mspan *s)
 	check(v, c != NULL || owner == &mcache_none, "MCACHE-2", s);
 }
 
+/* The slots only where all else is right: a wrong length leads into a guard. */
 static void
 check_span(struct mspan *s, void *arg)
 {
