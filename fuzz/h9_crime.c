@@ -510,10 +510,14 @@ hear(const struct die_info *d)
 	    (int)d->code, d->site);
 }
 
+/* A zero, once the object is freed, is what the free has left: of a canary, whose bytes
+ * follow from where the system put the heap, the bug may have made the same. */
 SG_UNCHECKED static void
-put_right(void)
+put_right(bool freed)
 {
-	if (crime.flipped != NULL && !faults_there(crime.flipped) && *crime.flipped == crime.now)
+	bool left = freed && crime.now == 0;
+
+	if (crime.flipped != NULL && !faults_there(crime.flipped) && *crime.flipped == crime.now && !left)
 		*(volatile uint8_t *)crime.flipped ^= crime.bits;
 }
 
@@ -555,7 +559,7 @@ bring_to_light(const struct sgf_op *op)
 		count_over(op->thread);
 	if (crime.told == 0 && there && theirs)
 		sg_prog_free(&prog, op->handle);
-	put_right();
+	put_right(prog.object[op->handle].p == NULL);
 	return there || !theirs;
 }
 
