@@ -96,7 +96,7 @@ add_span(struct mspan *s, void *arg)
 	of = s;
 	add("mspan.base", &s->base, 8, SG_POINTER);
 	add("mspan.cont", &s->cont, 8, SG_POINTER);
-	add("mspan.note_queued", &s->note_queued, 4, SG_HINT);
+	add("mspan.room_words", &s->room_words, 2, SG_COVERED);
 	add("mspan.avail", &s->avail, 8, SG_POINTER);
 	add("mspan.owner", &s->owner, 8, SG_POINTER);
 	add("mspan.elem_bytes", &s->elem_bytes, 8, SG_COVERED);

@@ -179,8 +179,10 @@ static struct mspan *
 pool_get_locked(struct mheap *h, unsigned pool)
 {
 	struct mspan *s = fixalloc_alloc(&h->span_pool[pool]);
-	if (s != NULL)
+	if (s != NULL) {
 		s->pool = (uint8_t)pool;
+		s->room_words = pool_words[pool];
+	}
 	return s;
 }
 

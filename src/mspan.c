@@ -97,9 +97,11 @@ mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
 	set_geometry(s);
 	size_t nwords = mspan_words(s->nelems);
 	s->nwords = (uint16_t)nwords;
-	s->avail = (uint64_t *)&s->bits[nwords];
+	if (s->room_words < nwords)
+		s->room_words = (uint16_t)nwords;
+	s->avail = (uint64_t *)&s->bits[s->room_words];
 	s->cont = mspan_is_tiny(s) ? s->avail + nwords : NULL;
-	memset(s->bits, 0, nwords * (sizeof(s->bits[0]) + 2 * sizeof(s->avail[0])));
+	memset(s->bits, 0, s->room_words * sizeof(s->bits[0]) + 2 * nwords * sizeof(s->avail[0]));
 	set_all_available(s);
 	aptr_store_relaxed(&s->owner, &mcache_none);
 	uint32_t units = mspan_is_tiny(s) ? s->nelems / TINY_BLOCK_GRANULES : s->nelems;

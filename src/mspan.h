@@ -29,7 +29,8 @@
  *
  * A struct mspan is never given to another use: a thread that frees a stale
  * pointer at the worst moment reads an old span, never foreign memory. Its
- * link in a notification queue (note_next, note_queued) survives reuse for the same reason. */
+ * link in a notification queue (note_next, note_queued) survives reuse for the same reason,
+ * and so does the room for bits: a slot number of an earlier life finds nothing live. */
 #ifndef SPANGUARD_MSPAN_H
 #define SPANGUARD_MSPAN_H
 
@@ -100,6 +101,7 @@ struct mspan {
 	struct mspan *prev;
 	uint32_t avail_n;
 	uint32_t sweepgen;         /* mcentral.h */
+	uint16_t room_words;       /* of each kind, of which nwords are in use */
 	uint8_t pool;              /* which mspan pool the struct came from */
 	uint8_t list;              /* enum span_list */
 	bool needzero;             /* some slot may hold old bytes */
@@ -115,7 +117,7 @@ struct mspan {
 	atomic_ptr note_next ALIGNED(CACHE_LINE);  /* in the queue of an owner's notes */
 	atomic_u32 note_queued;
 	int32_t budget;            /* owner's frees until it looks at the span */
-	struct slot_word bits[];   /* nwords; behind them avail and cont */
+	struct slot_word bits[];   /* room_words, none but nwords set; then avail and cont */
 };
 
 /* Guard pages belong to the span they guard, but are no part of it: they lie
@@ -212,7 +214,8 @@ struct span_policy {
 };
 
 /* Sets the fields of a span over [base, base + npages pages): all slots free,
- * no owner. s has mspan_struct_bytes(nwords) bytes; its note survives. */
+ * no owner. s has mspan_struct_bytes(nwords) bytes, or, where room_words says more, as many
+ * as these take; its note survives. */
 void mspan_init(struct mspan *s, uintptr_t base, size_t npages, unsigned span_class,
     bool zeroed, const struct span_policy *policy);
 

@@ -72,8 +72,9 @@ expected_slots(const struct mspan *s)
 static bool
 bits_in_place(const struct mspan *s)
 {
-	const uint64_t *avail = (const uint64_t *)&s->bits[s->nwords];
-	return s->avail == avail && s->cont == (mspan_is_tiny(s) ? avail + s->nwords : NULL);
+	const uint64_t *avail = (const uint64_t *)&s->bits[s->room_words];
+	return s->room_words >= s->nwords && s->avail == avail &&
+	    s->cont == (mspan_is_tiny(s) ? avail + s->nwords : NULL);
 }
 
 static void

@@ -218,7 +218,8 @@ test_geometry_of_large(void **state)
 	}
 }
 
-/* A struct that lived before: a bigger span's bits must not show through. */
+/* A struct that lived before: a bigger span's bits must not show through, nor be found
+ * by a free that is late by a life of it. */
 static void
 test_init_forgets_everything_but_the_note(void **state)
 {
@@ -233,6 +234,12 @@ test_init_forgets_everything_but_the_note(void **state)
 	mspan_init(s, BASE + PAGE_SIZE, class_pages(16), 16, false, &policy_25);
 	check_geometry(s, 16, class_pages(16));
 	assert_int_equal(remote_count(s), 0);
+	assert_true(s->nwords < s->room_words);
+	for (size_t w = s->nwords; w < s->room_words; w++) {
+		assert_int_equal(a64_load_relaxed(&s->bits[w].live), 0);
+		assert_int_equal(a64_load_relaxed(&s->bits[w].remote), 0);
+	}
+	assert_ptr_equal(s->avail, &s->bits[s->room_words]);
 	assert_true(s->needzero);
 	assert_false(s->moved);
 	assert_int_equal(a32_load_relaxed(&s->note_queued), 1);

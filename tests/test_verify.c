@@ -214,6 +214,8 @@ test_span_geometry(void **state)
 	plant_u8("MSPAN-6", &full->span_class, SPC + 1);
 	plant_u8("MSPAN-6", &full->span_class, 255);
 	plant_u16("MSPAN-6", &full->nwords, 1);
+	plant_u16("MSPAN-6", &full->room_words, (uint16_t)(full->room_words + 1));
+	plant_u16("MSPAN-6", &full->room_words, (uint16_t)(full->nwords - 1));
 	plant_u64("MSPAN-8", &large->elem_bytes, large->elem_bytes + PAGE_SIZE);
 	plant_u64("MSPAN-8", &large->npages, large->npages - 1);
 	plant_u32("MSPAN-6", &large->nelems, 2);

@@ -221,13 +221,13 @@ remote_close(struct remote *r)
 /* Read again with its bits; a process that runs may have made it another meanwhile,
  * and nelems must fit the bits that were read. */
 static bool
-read_whole_span(const struct remote *r, uintptr_t at, size_t nwords, struct mspan *out,
+read_whole_span(const struct remote *r, uintptr_t at, size_t room_words, struct mspan *out,
     size_t bytes)
 {
-	if (!remote_read(r, at, out, bytes) || out->nwords != nwords ||
-	    mspan_words(out->nelems) > nwords)
+	if (!remote_read(r, at, out, bytes) || out->room_words != room_words ||
+	    out->nwords > room_words || mspan_words(out->nelems) > out->nwords)
 		return false;
-	out->avail = (uint64_t *)&out->bits[nwords];
+	out->avail = (uint64_t *)&out->bits[room_words];
 	return true;
 }
 
@@ -235,14 +235,14 @@ read_whole_span(const struct remote *r, uintptr_t at, size_t nwords, struct mspa
 static struct mspan *
 copy_span(const struct remote *r, uintptr_t at)
 {
-	uint16_t nwords;
-	if (!remote_read(r, at + offsetof(struct mspan, nwords), &nwords, sizeof(nwords)) ||
-	    nwords == 0)
+	uint16_t room_words;
+	if (!remote_read(r, at + offsetof(struct mspan, room_words), &room_words,
+	    sizeof(room_words)) || room_words == 0)
 		return NULL;
 	size_t bytes = align_up(offsetof(struct mspan, bits) +
-	    nwords * (sizeof(struct slot_word) + sizeof(uint64_t)), CACHE_LINE);
+	    room_words * (sizeof(struct slot_word) + sizeof(uint64_t)), CACHE_LINE);
 	struct mspan *s = aligned_alloc(CACHE_LINE, bytes);
-	if (s != NULL && read_whole_span(r, at, nwords, s, bytes))
+	if (s != NULL && read_whole_span(r, at, room_words, s, bytes))
 		return s;
 	free(s);
 	return NULL;
