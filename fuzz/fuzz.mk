@@ -71,6 +71,10 @@ $(BUILD)/fuzz/$(1)/sgfuzz: $(BUILD)/fuzz/$(1)/fuzz/sgfuzz.o $(BUILD)/fuzz/$(1)/f
 -include $$(wildcard $(BUILD)/fuzz/$(1)/*.d $(BUILD)/fuzz/$(1)/*/*.d)
 endef
 $(foreach v,$(FUZZ_VARIANTS),$(eval $(call fuzz_variant,$(v))))
+# the builds without sanitizers in which H12 flips: verify is not to go by what it did not check
+VERIFY_BOUNDS = -fsanitize=bounds -fsanitize-undefined-trap-on-error
+$(BUILD)/fuzz/plain/src/verify.o: FUZZ_FLAGS_plain += $(VERIFY_BOUNDS)
+$(BUILD)/fuzz/edges/src/verify.o: FUZZ_FLAGS_edges += $(VERIFY_BOUNDS)
 .PRECIOUS: $(BUILD)/fuzz/%.o
 # written by the compiler, made by no rule
 $(BUILD)/fuzz/%.d: ;

@@ -131,6 +131,8 @@ class Variant:
                      "src/report.c": "-include fuzz/simreport.h"}.get(src, "")
             if src in self.simulated:
                 extra = "-include fuzz/simlibc.h"
+            if src == "src/verify.c" and self.name in ("plain", "edges"):
+                extra = " ".join(sched_var("VERIFY_BOUNDS"))
             extra += f" -DSG_HARNESS={src[7:-2]} fuzz/target.c" if src.startswith("target_") \
                 else f" {src}"
             subprocess.run(f"{self.compile} -w {extra} -c -o {shlex.quote(new)}", shell=True, cwd=tree,
@@ -215,6 +217,8 @@ def verdict(status, text):
         m = re.search(pattern, text)
         if m:
             return oracle or m.group(1)
+    if status == -signal.SIGILL:        # -fsanitize-undefined-trap-on-error
+        return "bounds"
     return "hang" if status in ("timeout", -signal.SIGXCPU) else f"status {status}"
 
 
