@@ -19,7 +19,16 @@ TIER_SRC = $(filter-out src/mksizeclasses.c src/export_%.c,$(wildcard src/*.c)) 
 	$(HARDENING_SRC)
 HARDENING_SRC ?= $(wildcard hardening/*.c)
 EXPORT_SRC = $(wildcard src/export_*.c)
-LIB_OBJ = $(patsubst %.c,$(BUILD)/lib/%.o,$(TIER_SRC) $(EXPORT_SRC))
+# what a program runs that nothing is wrong with comes first: the kernel maps text by
+# 64 KiB, and the rest is mapped only when there is something to report
+OFTEN = src/export_libc src/malloc src/mcache src/mspan src/mcentral src/mspanset src/mheap src/marena \
+	src/mpagecache src/mpagealloc src/mpallocbits src/mfixalloc src/persistentalloc src/mgcscavenge \
+	src/rand src/lock src/sys_linux hardening/hooks hardening/freeindex hardening/slotquarantine \
+	hardening/quarantine hardening/guard hardening/patrol hardening/zero hardening/canary hardening/zerosize \
+	hardening/sample hardening/pinned hardening/sidetable hardening/valgrind src/proc src/options src/print src/log
+LIB_SRC = $(foreach f,$(OFTEN:%=%.c),$(filter $f,$(TIER_SRC) $(EXPORT_SRC))) \
+	$(filter-out $(OFTEN:%=%.c),$(TIER_SRC) $(EXPORT_SRC))
+LIB_OBJ = $(patsubst %.c,$(BUILD)/lib/%.o,$(LIB_SRC))
 
 TOOL_SRC = $(wildcard tools/*.c)
 TOOL_OBJ = $(patsubst %.c,$(BUILD)/tool/%.o,$(TOOL_SRC)) \

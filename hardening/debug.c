@@ -45,7 +45,7 @@ ring_places(size_t bytes)
 	return n;
 }
 
-void
+AT_ENDS void
 debug_init(const struct debug_config *c)
 {
 	config = *c;

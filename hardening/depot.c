@@ -34,7 +34,7 @@ depot_init(size_t bytes)
 	a64_store_relaxed(&depot.at, FIRST_ID);
 }
 
-const atomic_ptr *
+AT_ENDS const atomic_ptr *
 depot_chunks(void)
 {
 	return depot.chunks;

@@ -315,7 +315,7 @@ on_fault(int sig, siginfo_t *info, void *context)
 
 /* ---- start -------------------------------------------------------------- */
 
-void
+AT_ENDS void
 fault_add_room(const struct fault_room *room)
 {
 	for (size_t i = 0; i < fixed.n; i++)
@@ -339,7 +339,7 @@ flags_like(const struct sigaction *old)
 	return old->sa_flags & (SA_ONSTACK | SA_RESTART);
 }
 
-void
+AT_ENDS void
 fault_start(void)
 {
 	struct sigaction mine, old;
@@ -358,7 +358,7 @@ fault_start(void)
 }
 
 /* Where an OS page is longer, what else lies on it is not ours to seal. */
-void
+AT_ENDS void
 fault_seal(void)
 {
 	if (sys_page_bytes() == OS_PAGE_LEAST_BYTES)

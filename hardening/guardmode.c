@@ -99,7 +99,7 @@ wait_until_not_looked_at(const struct guard_record *r)
 
 /* ---- alloc -------------------------------------------------------------- */
 
-void
+AT_ENDS void
 guardmode_init(const struct guardmode_config *config)
 {
 	const struct guardspace_config s = { .left = config->left,
@@ -372,7 +372,7 @@ guardmode_fork_child(void)
 	aptr_store_relaxed(&mode.looked_at, NULL);
 }
 
-void
+AT_ENDS void
 guardmode_at_exit(void)
 {
 	char text[PRINT_MIN_BYTES];

@@ -182,7 +182,7 @@ place(struct guard_record *r, size_t bytes, size_t align)
 
 /* ---- regions ------------------------------------------------------------ */
 
-void
+AT_ENDS void
 guardspace_init(const struct guardspace_config *config)
 {
 	/* not *config: between its fields lies what the stack held, an address it may be */

@@ -65,7 +65,7 @@ struct check {
 	struct suppressions sup;       /* in scratch memory with this */
 };
 
-void
+AT_ENDS void
 leak_init(const struct leak_config *config)
 {
 	memset(&leak, 0, sizeof(leak));

@@ -104,7 +104,7 @@ count_out_locked(const struct mspan *s)
 
 /* ---- parking ---- */
 
-void
+AT_ENDS void
 pinned_init(const struct pinned_config *config)
 {
 	pin.config = *config;

@@ -36,7 +36,7 @@ static _Thread_local struct {
 	uint64_t random;
 } thread __attribute__((tls_model("initial-exec")));
 
-void
+AT_ENDS void
 profile_init(const struct profile_config *config)
 {
 	profile.config = *config;
@@ -50,7 +50,7 @@ profile_init(const struct profile_config *config)
 		    sys_page_bytes()));
 }
 
-bool
+AT_ENDS bool
 profile_is_on(void)
 {
 	return profile.table != NULL;
@@ -242,7 +242,7 @@ open_file(void)
 	    0644);
 }
 
-void
+AT_ENDS void
 profile_write(void)
 {
 	static char line[LINE_BYTES];

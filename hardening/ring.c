@@ -20,7 +20,7 @@ static struct {
 	atomic_u64 last;                /* number of the last call */
 } ring;
 
-void
+AT_ENDS void
 ring_init(size_t entries)
 {
 	size_t places = 1;

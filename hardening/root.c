@@ -16,7 +16,7 @@ static const struct {
 	{ sizeof(NOTE_NAME), sizeof(struct spanguard_note_desc), NOTE_BUILD }, NOTE_NAME,
 	{ SPANGUARD_LAYOUT, SPANGUARD_VERSION } };
 
-void
+AT_ENDS void
 root_publish(bool guards)
 {
 	spanguard_root = (struct spanguard_root){ .layout = SPANGUARD_LAYOUT, .version = SPANGUARD_VERSION,

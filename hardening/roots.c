@@ -126,7 +126,7 @@ roots_remove(const void *p, size_t bytes)
 	return 0;
 }
 
-void
+AT_ENDS void
 roots_exclude(const void *p, size_t bytes)
 {
 	uintptr_t start = (uintptr_t)p;

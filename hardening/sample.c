@@ -156,10 +156,16 @@ void
 sample_start(const struct sample_config *config)
 {
 	pool.config = *config;
+	if (pool.on) {          /* else nothing of it is touched */
+		memset(pool.slots, 0, sizeof(pool.slots));
+		memset(pool.guard_open, 0, sizeof(pool.guard_open));
+	}
 	pool.on = false;
 	pool.base = pool.bytes = 0;
-	memset(pool.slots, 0, sizeof(pool.slots));
-	memset(pool.guard_open, 0, sizeof(pool.guard_open));
+	a64_store_relaxed(&pool.sampled, 0);
+	a64_store_relaxed(&pool.declined, 0);
+	a64_store_relaxed(&pool.cost_ns, 0);
+	a64_store_relaxed(&pool.not_before_ns, 0);
 	if (config->one_in == 0)
 		return;
 	if (config->seed != 0)

@@ -23,7 +23,7 @@ keep_mappings(void)
 	sys_keep((void *)map, map_end - map);
 }
 
-void
+AT_ENDS void
 seal_start(void)
 {
 	size_t bytes;

@@ -24,7 +24,7 @@ static struct {
 
 /* ---- start -------------------------------------------------------------- */
 
-void
+AT_ENDS void
 sidetable_init(const struct side_config *config)
 {
 	memset(&side, 0, sizeof(side));

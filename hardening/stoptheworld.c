@@ -231,7 +231,7 @@ take_signal(void)
 	return false;
 }
 
-void
+AT_ENDS void
 stw_init(void)
 {
 	sys_never_hold(SIGRTMAX - SIGNAL_FROM_TOP);

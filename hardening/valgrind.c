@@ -28,7 +28,7 @@ valgrind_is_on(void)
 }
 
 /* Where an OS page is longer, what else lies on it is not ours to seal. */
-void
+AT_ENDS void
 valgrind_seal(void)
 {
 	if (sys_page_bytes() == OS_PAGE_LEAST_BYTES)
@@ -43,7 +43,7 @@ valgrind_reset(void)
 		fixed.on = false;
 }
 
-void
+AT_ENDS void
 hook_options(void)
 {
 	static struct options plain;
@@ -121,7 +121,7 @@ hide_base(struct mspan *s, void *unused)
 		VALGRIND_MAKE_MEM_UNDEFINED(&s->base, sizeof(s->base));
 }
 
-void
+AT_ENDS void
 hook_valgrind_end(void)
 {
 	size_t guard = sys_page_bytes();        /* one at each end of a region */

@@ -23,7 +23,7 @@
 enum { FULL_LOOKS = 8 };
 
 struct mcache mcache_none;
-struct mcache mcache_armed = { .busy = CACHE_SLOW };
+struct mcache mcache_armed;
 
 static struct {
 	struct mutex lock;              /* rank LOCK_ALLM */

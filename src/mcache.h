@@ -108,7 +108,8 @@ struct mcache {
 /* The owner of spans that no thread owns. Nobody allocates from it. */
 extern struct mcache mcache_none;
 
-/* What the fast paths find in an armed mode: see tls.h. */
+/* What the fast paths find in an armed mode: see tls.h. Busy by mheap_init, not by its
+ * definition, or its 40 KB would be in the library's file and in most processes' memory. */
 extern struct mcache mcache_armed;
 
 /* The next slot of span class `spc` from a refilled window, or NULL if there

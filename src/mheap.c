@@ -30,6 +30,8 @@ mheap_init(struct mheap *h, const struct mheap_config *config)
 {
 	h->lock.rank = LOCK_MHEAP;
 	h->config = *config;
+	if (config->armed)
+		mcache_armed.busy = CACHE_SLOW;
 	persistent_init(&h->meta);
 	page_alloc_init(&h->pages, &h->meta);
 	scavenger_init(&h->scav, config->scavenge_delay_ns);
