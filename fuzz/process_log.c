@@ -164,7 +164,7 @@ static bool
 naive_write(const char *path, const char *text, size_t n, bool once)
 {
 	struct sim_file *f = sim_file(path, true);
-	size_t at = 0;
+	size_t at = 0, i = f != NULL ? (size_t)(f - sim_files) : 0;
 
 	if (f == NULL || f->open_errno != 0)
 		return false;
@@ -172,8 +172,10 @@ naive_write(const char *path, const char *text, size_t n, bool once)
 		enum sim_outcome o = model.planned < SIM_PLAN ?
 		    (enum sim_outcome)sim.plan[model.planned++] : SIM_WHOLE;
 		size_t part = o == SIM_WHOLE ? n - at : o == SIM_HALF ? (n - at) / 2 : 0;
-		memcpy(want[f - sim_files] + want_n[f - sim_files], text + at, part);
-		want_n[f - sim_files] += part;
+		if (part != 0 && model.n[i] + want_n[i] + part > SIM_FILE_BYTES)
+			return false;           /* the disk is full */
+		memcpy(want[i] + want_n[i], text + at, part);
+		want_n[i] += part;
 		at += part;
 		if (at == n)
 			return true;
