@@ -83,10 +83,8 @@ check_order(const struct mutex *m)
 		return;
 	if (m->rank >= LOCK_RANKS)
 		die_corruption("LOCK-1", m);
-	for (uint32_t r = m->rank + (rank_may_repeat(m->rank) ? 1 : 0); r < LOCK_RANKS; r++) {
-		if (held.of_rank[r] != 0)
-			die_corruption("LOCK-1", m);
-	}
+	if (held.ranks >> (m->rank + (rank_may_repeat(m->rank) ? 1u : 0u)) != 0)
+		die_corruption("LOCK-1", m);
 }
 
 static void
@@ -97,6 +95,7 @@ held_add(const struct mutex *m)
 	else
 		held.untracked++;
 	held.of_rank[m->rank]++;
+	held.ranks |= 1u << m->rank;
 }
 
 /* false: the thread does not hold m. */
@@ -111,7 +110,8 @@ held_remove(const struct mutex *m)
 		held.untracked--;
 	else
 		return false;
-	held.of_rank[m->rank]--;
+	if (--held.of_rank[m->rank] == 0)
+		held.ranks &= ~(1u << m->rank);
 	return true;
 }
 

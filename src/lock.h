@@ -52,6 +52,7 @@ struct held_locks {
 	uint32_t count;              /* used entries of lock[] */
 	uint32_t untracked;          /* held, but lock[] was full */
 	uint32_t of_rank[LOCK_RANKS];
+	uint32_t ranks;              /* bit r: some of rank r are held */
 };
 
 /* Test builds whose threads are fibers: keeps what the one holds, puts what the

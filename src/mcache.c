@@ -47,6 +47,18 @@ mcache_enter(struct mcache *c)
 	return was;
 }
 
+void
+mcache_hold(struct mcache *c)
+{
+	mutex_lock(c != NULL ? &c->lock : &caches.lock);
+}
+
+void
+mcache_let_go(struct mcache *c)
+{
+	mutex_unlock(c != NULL ? &c->lock : &caches.lock);
+}
+
 /* A handler may defer one more as long as busy says slow. */
 static void
 free_deferred(struct mcache *c)
@@ -55,7 +67,9 @@ free_deferred(struct mcache *c)
 		struct mspan *s = aptr_exchange(&c->deferred, NULL), *next;
 		for (; s != NULL; s = next) {
 			next = s->next;
+			mcache_hold(c);
 			mheap_free_span(c->heap, s);
+			mcache_let_go(c);
 		}
 	}
 }
