@@ -18,8 +18,11 @@
 #include "tls.h"
 #include "verify.h"
 #include "../../hardening/canary.h"
+#include "../../hardening/debug.h"
 #include "../../hardening/hooks.h"
 #include "../../hardening/quarantine.h"
+#include "../../hardening/redzone.h"
+#include "../../hardening/sidetable.h"
 #include "../../hardening/zero.h"
 
 struct object {
@@ -564,17 +567,21 @@ thread_main(unsigned thread)
 static void
 heap_new(const struct litmus *l)
 {
+	size_t tail = l->recorded ? REDZONE_BYTES : l->armed ? CANARY_BYTES : 0;
 	struct mheap_config config = {
 		.span = { .sweep_share_percent = 25, .window_bytes = (size_t)1 << 30,
-			.tail = l->armed },
-		.armed = l->armed,
+			.tail = tail != 0 },
+		.armed = tail != 0,
+		.exact = l->recorded,
 		.zeroed = l->armed,
-		.tail_bytes = l->armed ? 8 : 0,
+		.tail_bytes = (uint32_t)tail,
 		.scavenge_delay_ns = SCAVENGE_NEVER,
 		.seed = 1,
 	};
 	const struct quarantine_config q = { .bytes = l->quarantine_bytes, .share_percent = 100,
 		.zeroed = l->armed, .seed = 1 };
+	const struct side_config side = { .on = l->recorded };
+	const struct debug_config debug = { .redzone = l->recorded };
 
 	hooks_reset();
 	proc_reset();
@@ -589,6 +596,8 @@ heap_new(const struct litmus *l)
 	quarantine_init(&q);
 	canary_init(l->armed, 1);
 	zero_init(l->armed);
+	sidetable_init(&side);
+	debug_init(&debug);
 }
 
 static void

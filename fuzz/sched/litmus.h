@@ -28,6 +28,7 @@ struct litmus {
 	size_t quarantine_bytes;         /* 0: none */
 	bool forks;                      /* thread 0 calls litmus_fork(true) */
 	bool armed;                      /* canaries and zeroes */
+	bool recorded;                   /* records and redzones */
 	uint32_t deaths;                 /* 1 << enum die_code: the program has a bug, and
 	                                    must die of one of these, here or at the end */
 	const char *gap;                 /* what may happen instead, as documented */
