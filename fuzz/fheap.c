@@ -161,6 +161,7 @@ sg_heap_config(const struct sgf_header *h, struct sg_heap_config *out)
 	if (h->mode < 128)
 		set_extras(h->mode >> 3, h, o);
 	sys_config(h, &out->sys);
+	out->verify_all = sgf_one_in_four(h);
 	if (h->mode < 128 && h->mode >> 3 == STARTS_SHORT) {
 		out->sys.fail_mask = FAKE_SYS_CAN_FAIL & ~(uint32_t)FAKE_SYS_USED;
 		out->sys.fail_nth = 1 + h->knob[3] % 32u;
@@ -208,15 +209,16 @@ sg_heap_boot(const struct fake_sys_config *sys, void (*start)(void))
 	start();
 }
 
-static const struct options *wanted;
+static const struct sg_heap_config *wanted;
 
 static void
 make_heap(void)
 {
 	struct mheap_config heap;
 
-	options = *wanted;
+	options = wanted->options;
 	proc_heap_config(&heap);
+	heap.verify_grown_only = !wanted->verify_all;
 	mheap_init(&mheap_, &heap);
 	hooks_init(&mheap_);
 	hide_shadow();
@@ -227,7 +229,7 @@ make_heap(void)
 void
 sg_heap_start(const struct sg_heap_config *config)
 {
-	wanted = &config->options;
+	wanted = config;
 	sg_heap_boot(&config->sys, make_heap);
 }
 

@@ -24,6 +24,7 @@ enum { SG_MODES = 5 };      /* options.def's */
 struct sg_heap_config {
 	struct options options;
 	struct fake_sys_config sys;
+	bool verify_all;         /* else without the summaries of what was never grown */
 };
 
 /* The preset of a mode (enum: OPT_MODE_*), with a seed and no sampled objects. */

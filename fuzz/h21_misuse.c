@@ -327,7 +327,7 @@ break_nothing(const struct sgf_op *op)
 	if (at >> PAGE_REGION_SHIFT != base >> PAGE_REGION_SHIFT)
 		return;
 	chunk->scav.w[op->b % 8] ^= 1;
-	const char *tag = page_alloc_verify(&pages, &where);
+	const char *tag = page_alloc_verify(&pages, true, &where);
 	SG_CHECK(SELFTEST, tag != NULL && strcmp(tag, "PAGE-8") == 0, "%s, not PAGE-8",
 	    tag != NULL ? tag : "nothing");
 	chunk->scav.w[op->b % 8] ^= 1;
@@ -560,7 +560,7 @@ sg_misuse_end(void)
 	uintptr_t where = 0;
 
 	if (base != 0) {
-		const char *tag = page_alloc_verify(&pages, &where);
+		const char *tag = page_alloc_verify(&pages, true, &where);
 		SG_CHECK(VERIFY, tag == NULL, "%s at %#lx", tag, (unsigned long)where);
 	}
 	for (size_t i = 0; base != 0 && i < PAGES_MAX; i++)

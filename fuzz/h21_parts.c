@@ -549,7 +549,8 @@ other_gave(size_t i)
 		memset(&away, 0, sizeof(away));
 		return;
 	}
-	away.of_rank[lock[i].rank]--;
+	if (--away.of_rank[lock[i].rank] == 0)
+		away.ranks &= ~(1u << lock[i].rank);
 	while (who[!self].tracked[i] && away.lock[at] != &lock[i])
 		at++;
 	if (who[!self].tracked[i])

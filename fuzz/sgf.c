@@ -49,6 +49,16 @@ sgf_read_header(const uint8_t *data, size_t bytes, struct sgf_header *out)
 	memcpy(out->knob, h + 8, sizeof(out->knob));
 }
 
+bool
+sgf_one_in_four(const struct sgf_header *h)
+{
+	uint32_t mix = h->seed ^ (uint32_t)h->mode << 8 ^ (uint32_t)h->geometry << 16;
+
+	for (unsigned i = 0; i < 4; i++)
+		mix = mix * 31 + h->knob[i];
+	return mix * 0x9e3779b9u >> 30 == 0;
+}
+
 void
 sgf_read_op(const uint8_t *data, size_t bytes, size_t i, struct sgf_op *out)
 {

@@ -38,6 +38,7 @@ struct mheap_config {
 	unsigned idle_share_percent;   /* of a cache's pages that may be in idle spans */
 	uint64_t scavenge_delay_ns;
 	bool scavenge_on_slow_path;
+	bool verify_grown_only;     /* not all of page_alloc_verify: tests of small heaps */
 	bool huge_pages;            /* behind what grows from HUGE_FROM_BYTES on */
 	uint64_t seed;              /* 0: from the system */
 };

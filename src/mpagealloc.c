@@ -702,6 +702,7 @@ page_alloc_is_used(const struct page_alloc *p, uintptr_t addr)
 /* -- verify: nothing below uses the code above, but for bit access ------- */
 
 struct recount {
+	bool all;                      /* what was never grown, too */
 	size_t free_pages, scavenged_pages, grown_pages;
 	uintptr_t first_free;
 	uintptr_t where;
@@ -744,11 +745,11 @@ verify_absent_chunk(const struct page_region *reg, size_t c)
 
 /* Whether chunks [c, c + 64) were never grown and look like it. */
 static bool
-absent_chunks(const struct page_region *reg, size_t c)
+absent_chunks(const struct page_region *reg, size_t c, bool all)
 {
-	return reg->grown[c / 64] == 0 &&
-	    lines_zero(&reg->chunks[c], 64 * sizeof(reg->chunks[0])) &&
-	    lines_zero(&reg->sums[level_offset[LEAF] + c], 64 * sizeof(reg->sums[0]));
+	return reg->grown[c / 64] == 0 && (!all ||
+	    (lines_zero(&reg->chunks[c], 64 * sizeof(reg->chunks[0])) &&
+	    lines_zero(&reg->sums[level_offset[LEAF] + c], 64 * sizeof(reg->sums[0]))));
 }
 
 /* 64 pages in one state. */
@@ -796,8 +797,10 @@ verify_chunk(const struct page_alloc *p, size_t r, size_t c, struct recount *n)
 
 /* Whether eight entries and their children say nothing. */
 static bool
-absent_sums(const struct page_region *reg, unsigned level, size_t i)
+absent_sums(const struct page_region *reg, unsigned level, size_t i, bool all)
 {
+	if (!all && level == LEAF - 1 && reg->grown[i / 8] == 0)
+		return true;
 	const page_sum *own = &reg->sums[level_offset[level] + i];
 	const page_sum *child = &reg->sums[level_offset[level + 1] + 8 * i];
 	return lines_zero(own, 8 * sizeof(*own)) && lines_zero(child, 64 * sizeof(*child));
@@ -814,7 +817,7 @@ verify_parents(const struct page_alloc *p, size_t r, struct recount *n)
 		size_t entries = (size_t)1 << PAGE_LEVEL_BITS * level;
 		for (size_t i = 0; i < entries; i++) {
 			const page_sum *child = &reg->sums[level_offset[level + 1] + 8 * i];
-			if (i % 8 == 0 && level != 0 && absent_sums(reg, level, i)) {
+			if (i % 8 == 0 && level != 0 && absent_sums(reg, level, i, n->all)) {
 				i += 7;
 				continue;
 			}
@@ -849,7 +852,7 @@ verify_region(const struct page_alloc *p, size_t r, struct recount *n)
 	if (!mapped)
 		return p->root[r] != 0 ? "PAGE-2" : NULL;
 	for (size_t c = 0; c < PAGE_REGION_CHUNKS; c++) {
-		if (c % 64 == 0 && absent_chunks(reg, c)) {
+		if (c % 64 == 0 && absent_chunks(reg, c, n->all)) {
 			c += 63;
 			continue;
 		}
@@ -862,10 +865,11 @@ verify_region(const struct page_alloc *p, size_t r, struct recount *n)
 
 /* Whether regions [r, r + 64) do not exist and look like it. */
 static bool
-absent_regions(const struct page_alloc *p, size_t r)
+absent_regions(const struct page_alloc *p, size_t r, bool all)
 {
-	return p->region_map[r / 64] == 0 && lines_zero(&p->regions[r], 64 * sizeof(p->regions[0])) &&
-	    lines_zero(&p->root[r], 64 * sizeof(p->root[0]));
+	return p->region_map[r / 64] == 0 && (!all ||
+	    (lines_zero(&p->regions[r], 64 * sizeof(p->regions[0])) &&
+	    lines_zero(&p->root[r], 64 * sizeof(p->root[0]))));
 }
 
 static const char *
@@ -888,13 +892,13 @@ verify_totals(const struct page_alloc *p, struct recount *n)
 }
 
 const char *
-page_alloc_verify(struct page_alloc *p, uintptr_t *where)
+page_alloc_verify(struct page_alloc *p, bool all, uintptr_t *where)
 {
-	struct recount n = { .first_free = PAGE_SEARCH_NONE };
+	struct recount n = { .all = all, .first_free = PAGE_SEARCH_NONE };
 	const char *tag = NULL;
 
 	for (size_t r = 0; tag == NULL && r < PAGE_REGIONS; r++) {
-		if (r % 64 == 0 && absent_regions(p, r))
+		if (r % 64 == 0 && absent_regions(p, r, all))
 			r += 63;
 		else
 			tag = verify_region(p, r, &n);

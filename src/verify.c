@@ -463,7 +463,7 @@ check_heap(struct pass *v)
 		fail(v, parked, v->h);
 	struct mheap *h = v->h;
 	uintptr_t where = 0;
-	const char *tag = page_alloc_verify(&h->pages, &where);
+	const char *tag = page_alloc_verify(&h->pages, !h->config.verify_grown_only, &where);
 	if (tag != NULL)
 		fail(v, tag, (void *)where);
 	tag = hook_outside_check(&where);

@@ -147,7 +147,7 @@ static void
 check_all(void)
 {
 	uintptr_t where = 0;
-	const char *tag = page_alloc_verify(&heap, &where);
+	const char *tag = page_alloc_verify(&heap, true, &where);
 	if (tag != NULL)
 		fail_msg("%s at %#lx after %lu operations", tag, where, nops);
 	check_counters();
@@ -672,7 +672,7 @@ test_refused_run_leaves_idle_pages(void **state)
 	page_alloc_free(&heap, b, 1);
 	sys_addr_refuse_used = 2;
 	assert_int_equal(page_alloc_alloc(&heap, CHUNK_PAGES + 9, &zeroed), 0);
-	assert_null(page_alloc_verify(&heap, &where));
+	assert_null(page_alloc_verify(&heap, true, &where));
 	assert_int_equal(page_alloc_idle_pages(&heap), CHUNK_PAGES + 1);
 	scavenge(b, 1);
 	scavenge(a, CHUNK_PAGES);
@@ -815,13 +815,29 @@ region(void)
 }
 
 static void
-expect_tag(const char *tag, uintptr_t where)
+expect_tag_of(bool all, const char *tag, uintptr_t where)
 {
 	uintptr_t got_where = 0;
-	const char *got = page_alloc_verify(&heap, &got_where);
+	const char *got = page_alloc_verify(&heap, all, &got_where);
 	assert_non_null(got);
 	assert_string_equal(got, tag);
 	assert_int_equal(got_where, where);
+}
+
+static void
+expect_tag(const char *tag, uintptr_t where)
+{
+	expect_tag_of(true, tag, where);
+	expect_tag_of(false, tag, where);
+}
+
+/* Far from all that was grown. */
+static void
+expect_tag_far(const char *tag, uintptr_t where)
+{
+	uintptr_t any;
+	expect_tag_of(true, tag, where);
+	assert_null(page_alloc_verify(&heap, false, &any));
 }
 
 static void
@@ -834,7 +850,7 @@ test_planted_summaries(void **state)
 	expect_tag("PAGE-1", BASE + CHUNK_SIZE);
 	leaf[1]--;
 	leaf[77] = 1;                                   /* never grown */
-	expect_tag("PAGE-1", BASE + 77 * CHUNK_SIZE);
+	expect_tag_far("PAGE-1", BASE + 77 * CHUNK_SIZE);
 	leaf[77] = 0;
 	parent[3] = page_sum_pack(0, 5, 0);
 	expect_tag("PAGE-2", BASE + 3 * (GIB16 / 8));
@@ -850,6 +866,9 @@ test_planted_summaries(void **state)
 	heap.root[7] = 1;                               /* no region */
 	expect_tag("PAGE-2", 7 * GIB16);
 	heap.root[7] = 0;
+	heap.root[700] = 1;
+	expect_tag_far("PAGE-2", 700 * GIB16);
+	heap.root[700] = 0;
 	check_all();
 }
 
@@ -871,11 +890,15 @@ test_planted_bits(void **state)
 	page_bits_set(&c[9].alloc, 5, 1);
 	expect_tag("PAGE-8", BASE + 9 * CHUNK_SIZE);
 	page_bits_clear(&c[9].alloc, 5, 1);
+	page_bits_set(&c[64].alloc, 5, 1);
+	expect_tag_far("PAGE-8", BASE + 64 * CHUNK_SIZE);
+	page_bits_clear(&c[64].alloc, 5, 1);
 	heap.region_map[0] |= 4;
 	expect_tag("PAGE-8", 2 * GIB16);
 	heap.region_map[0] &= ~(uint64_t)4;
 	heap.region_map[0] ^= (uint64_t)1 << 50;
-	expect_tag("PAGE-8", BASE);
+	expect_tag_of(true, "PAGE-8", BASE);
+	expect_tag_of(false, "PAGE-4", 0);      /* what is there is missed in the sums */
 	heap.region_map[0] ^= (uint64_t)1 << 50;
 	check_all();
 }

@@ -33,7 +33,7 @@ static void
 check(void)
 {
 	uintptr_t where;
-	const char *tag = page_alloc_verify(&heap, &where);
+	const char *tag = page_alloc_verify(&heap, true, &where);
 	if (tag != NULL)
 		fail_msg("%s at %#lx", tag, where);
 }
