@@ -9,18 +9,21 @@ make -s -j"$(nproc)" fuzz-runners $cov
 work=$(mktemp -d)
 trap 'rm -rf $work' EXIT
 
-# speed TITLE [--single]
+# speed TITLE [--single]: each input `times` in a row, all of them in `rounds`
+times=10 rounds=1
 speed() {
 	echo "== executions per second, plain, inputs of 64 ops of the corpus, $1"
 	for harness in $($plain list); do
 		rm -rf "$work/in"
 		mkdir "$work/in"
 		fuzz/to64.py "${@:2}" "$harness" corpus/"$harness" "$work/in"
-		$plain run -n 10 "$harness" "$work/in"
+		$plain run -n "$times" "$harness" $(yes "$work/in" | head -n "$rounds")
 	done
 }
 speed "bursts made single calls, all checks at the end" --single
 speed "as they are"
+times=1 rounds=10
+speed "single calls, each input after another, as in fuzzing" --single
 
 echo "== coverage by the corpus alone: file, lines, branches"
 rm -rf build/fuzz/prof
