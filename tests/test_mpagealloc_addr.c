@@ -855,6 +855,9 @@ test_planted_summaries(void **state)
 	parent[3] = page_sum_pack(0, 5, 0);
 	expect_tag("PAGE-2", BASE + 3 * (GIB16 / 8));
 	parent[3] = 0;
+	parent[8 + 64 + 201] = page_sum_pack(0, 5, 0);  /* below one that says nothing */
+	expect_tag("PAGE-2", BASE + 25 * (GIB16 / 64));
+	parent[8 + 64 + 201] = 0;
 	for (size_t i = 0, n = 8, at = 0; i < 3; i++, at += n, n *= 8) {
 		parent[at] ^= (uint64_t)1 << 30;
 		expect_tag("PAGE-2", BASE);
