@@ -77,6 +77,9 @@ $(BUILD)/libspanguard.a: $(LIB_OBJ)
 	rm -f $@
 	ar rcs $@ $(BUILD)/lib/spanguard.o
 
+.PHONY: lib-objects
+lib-objects: $(LIB_OBJ)
+
 # the library with lock checks: tests/life/test_handlers.py
 checked:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/checked \

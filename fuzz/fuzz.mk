@@ -106,9 +106,9 @@ $(eval $(call fuzz_walk,libfuzzer))
 $(eval $(call fuzz_walk,afl))
 
 .PHONY: fuzz fuzz-libfuzzer fuzz-fast fuzz-afl fuzz-runners
-fuzz-libfuzzer: $(addprefix $(BUILD)/fuzz/libfuzzer/fuzz_,$(HARNESSES))
+fuzz-libfuzzer: $(addprefix $(BUILD)/fuzz/libfuzzer/fuzz_,$(HARNESSES) real)
 fuzz-fast: $(addprefix $(BUILD)/fuzz/edges/fuzz_,$(HARNESSES))
-fuzz-afl: $(addprefix $(BUILD)/fuzz/afl/fuzz_,$(HARNESSES)) $(BUILD)/fuzz/afl/sgf_mutator.so
+fuzz-afl: $(addprefix $(BUILD)/fuzz/afl/fuzz_,$(HARNESSES) real) $(BUILD)/fuzz/afl/sgf_mutator.so
 fuzz-runners: $(BUILD)/fuzz/plain/sgfuzz $(BUILD)/fuzz/asan/sgfuzz $(BUILD)/fuzz/real
 fuzz: fuzz-runners fuzz-libfuzzer fuzz-afl
 
@@ -116,6 +116,24 @@ fuzz: fuzz-runners fuzz-libfuzzer fuzz-afl
 $(BUILD)/fuzz/real: fuzz/h13_real.c fuzz/language.c fuzz/sgf.c fuzz/sgf.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O1 -g $(WARN) -pthread -o $@ fuzz/h13_real.c fuzz/language.c fuzz/sgf.c
+
+# ... and as a target: the library's own objects, with the engine's counters
+REAL_CC_libfuzzer = $(CLANG)
+REAL_CC_afl = afl-clang-fast
+REAL_FLAGS_libfuzzer = -O1 -g $(FUZZ_COUNTERS)
+REAL_FLAGS_afl = $(FUZZ_FLAGS_afl)
+define fuzz_real
+.PHONY: real-objects-$(1)
+real-objects-$(1):
+	@AFL_QUIET=1 $$(MAKE) --no-print-directory -s BUILD=$(BUILD)/fuzz/$(1)/real CC=$$(REAL_CC_$(1)) \
+		CFLAGS="$$(REAL_FLAGS_$(1))" lib-objects
+$(BUILD)/fuzz/$(1)/fuzz_real: real-objects-$(1) fuzz/h13_real.c fuzz/language.c fuzz/sgf.c fuzz/mutator.c
+	$$(FUZZ_CC_$(1)) -std=gnu11 $$(WARN) $$(REAL_FLAGS_$(1)) -DSG_ENGINE -iquote fuzz -iquote src -fsanitize=fuzzer -pthread \
+		-o $$@ $$(filter %.c,$$^) $$(patsubst $(BUILD)/lib/%,$(BUILD)/fuzz/$(1)/real/lib/%,\
+		$$(filter-out %/export_fork.o,$$(LIB_OBJ)))
+endef
+$(eval $(call fuzz_real,libfuzzer))
+$(eval $(call fuzz_real,afl))
 
 # the mutator as AFL++ loads it
 $(BUILD)/fuzz/afl/sgf_mutator.so: fuzz/afl_mutator.c fuzz/mutator.c fuzz/mutator.h fuzz/sgf.h

@@ -4,6 +4,10 @@
  *
  *   fuzz/real.sh [FILE...]      every input in every mode of the library
  *
+ * With SG_ENGINE it is a target for libFuzzer and AFL++ (fuzz_real), linked with the
+ * library, which then is the malloc of the engine, too; the mode is that of
+ * SPANGUARD_OPTIONS. Which edges are taken depends on the kernel's schedule.
+ *
  * The ops of each logical thread run in a thread of their own, at the same time as
  * the others'. Objects hang in 64 cells that all threads share; who puts one in
  * takes the old one out and frees it, so most frees are of others' objects. Each
@@ -57,7 +61,11 @@ static _Noreturn void
 fail(const char *what)
 {
 	fprintf(stderr, "sgfuzz: FAIL oracle=process harness=real: %s\n", what);
+#ifdef SG_ENGINE
+	abort();
+#else
 	_exit(1);
+#endif
 }
 
 static unsigned char
@@ -163,6 +171,7 @@ forked(void)
 	if (pid < 0)
 		return;
 	if (pid == 0) {
+		signal(SIGALRM, SIG_DFL);
 		alarm(SECONDS / 2);
 		for (unsigned i = 0; i < CELLS; i++)
 			put(i, fill(malloc(HEAD_BYTES + i * 40), HEAD_BYTES + i * 40));
@@ -262,23 +271,18 @@ keep_running(void *arg)
 	return NULL;
 }
 
-int
-main(int argc, char **argv)
+static void
+run_input(const uint8_t *data, size_t bytes)
 {
-	static uint8_t data[SGF_MAX_BYTES];
 	struct runner runner[SGF_THREADS];
-	FILE *f = argc == 2 ? fopen(argv[1], "rb") : NULL;
 
-	if (f == NULL)
-		return 2;
-	input_bytes = fread(data, 1, sizeof(data), f);
 	input = data;
-	fclose(f);
-	alarm(SECONDS);
+	input_bytes = bytes;
 	signal(SIGUSR1, on_signal);
 	for (unsigned t = 0; t < SGF_THREADS; t++) {
 		runner[t] = (struct runner){ .thread = t };
-		pthread_create(&runner[t].id, NULL, keep_running, &runner[t]);
+		if (pthread_create(&runner[t].id, NULL, keep_running, &runner[t]) != 0)
+			fail("no thread");
 	}
 	for (unsigned t = 0; t < SGF_THREADS; t++)
 		pthread_join(runner[t].id, NULL);
@@ -286,5 +290,45 @@ main(int argc, char **argv)
 		put(i, NULL);
 	if (spanguard_verify != NULL && spanguard_verify() != 0)
 		fail("spanguard_verify found something at the end");
+}
+
+#ifdef SG_ENGINE
+
+#include "mutator.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t bytes, size_t max, unsigned seed);
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+	run_input(data, bytes < SGF_MAX_BYTES ? bytes : SGF_MAX_BYTES);
 	return 0;
 }
+
+size_t
+LLVMFuzzerCustomMutator(uint8_t *data, size_t bytes, size_t max, unsigned seed)
+{
+	uint64_t random = seed;
+
+	return sg_mutate(data, bytes, max, &random);
+}
+
+#else
+
+int
+main(int argc, char **argv)
+{
+	static uint8_t data[SGF_MAX_BYTES];
+	FILE *f = argc == 2 ? fopen(argv[1], "rb") : NULL;
+
+	if (f == NULL)
+		return 2;
+	size_t bytes = fread(data, 1, sizeof(data), f);
+	fclose(f);
+	alarm(SECONDS);
+	run_input(data, bytes);
+	return 0;
+}
+
+#endif
