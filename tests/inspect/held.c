@@ -36,6 +36,7 @@ main(int argc, char **argv)
 	make_kept();
 	make_dropped();
 	drop();
+	setvbuf(stdin, NULL, _IOFBF, 0);        /* its buffer is there before anybody looks */
 	printf("%p %p\n", (void *)kept, (void *)dropped);
 	fflush(stdout);
 	if (argc > 1)

@@ -214,8 +214,7 @@ def test_map_of_a_snapshot(library, held, command, scratch, mode):
     assert command("map", kept, "--html", later).returncode == 0
     assert later.read_text() == page.read_text() and "process" in page.read_text()
     whole = json.loads(kept.read_text())
-    # at least kept, dropped and stdout's buffer; stdin's may not be there yet
-    assert whole["schema"] == "spanguard-map/1" and len(whole["pieces"]) >= 3
+    assert whole["schema"] == "spanguard-map/1" and len(whole["pieces"]) > 3
     spoilt = [{**whole, "schema": "spanguard-map/2"}, {**whole, "pieces": 3},
               {**whole, "pieces": [["0x1000", 4096, "</script>", 0, 0, 0, 0, 0, ""]]},
               {**whole, "pieces": [["0x1000", "4096", "small", 0, 0, 0, 0, 0, ""]]}, {}]
