@@ -599,9 +599,7 @@ free_large(struct mspan *s, void *p, enum malloc_api api)
 		return;
 	}
 	uint8_t was = mcache_enter(c);
-	mcache_hold(c);
-	mheap_free_span(&mheap_, s);
-	mcache_let_go(c);
+	mcache_free_span(&mheap_, c, s);
 	if (mheap_.config.scavenge_on_slow_path)
 		mheap_scavenge_tick(&mheap_);
 	mcache_leave_to(c, was);

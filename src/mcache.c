@@ -48,15 +48,12 @@ mcache_enter(struct mcache *c)
 }
 
 void
-mcache_hold(struct mcache *c)
+mcache_free_span(struct mheap *h, struct mcache *c, struct mspan *s)
 {
-	mutex_lock(c != NULL ? &c->lock : &caches.lock);
-}
-
-void
-mcache_let_go(struct mcache *c)
-{
-	mutex_unlock(c != NULL ? &c->lock : &caches.lock);
+	struct mutex *m = c != NULL ? &c->lock : &caches.lock;
+	mutex_lock(m);
+	mheap_free_span(h, s);
+	mutex_unlock(m);
 }
 
 /* A handler may defer one more as long as busy says slow. */
@@ -67,9 +64,7 @@ free_deferred(struct mcache *c)
 		struct mspan *s = aptr_exchange(&c->deferred, NULL), *next;
 		for (; s != NULL; s = next) {
 			next = s->next;
-			mcache_hold(c);
-			mheap_free_span(c->heap, s);
-			mcache_let_go(c);
+			mcache_free_span(c->heap, c, s);
 		}
 	}
 }

@@ -125,10 +125,9 @@ uint8_t mcache_enter(struct mcache *c);
 void mcache_leave(struct mcache *c);
 void mcache_leave_to(struct mcache *c, uint8_t was);
 
-/* Between enter and leave, around what takes a span in use apart: who has all caches
- * locked (verify, fork) finds it whole or gone. c NULL: the thread has none. */
-void mcache_hold(struct mcache *c);
-void mcache_let_go(struct mcache *c);
+/* mheap_free_span of a span in use, between enter and leave: who has all caches locked
+ * (verify, fork) finds it whole or gone. c NULL: the thread has none. */
+void mcache_free_span(struct mheap *h, struct mcache *c, struct mspan *s);
 
 /* A lock that the program's calls take first of all, from outside; a handler that
  * comes in finds the cache busy, and does without. */
